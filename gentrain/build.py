@@ -1,0 +1,49 @@
+"""From a checked config to the objects of a run. Config stops here: models know plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from gentrain import registry
+from gentrain.data import image_shape, make_source
+from gentrain.device import Place, check_device
+from gentrain.errors import UserError
+from gentrain.learners import Learner
+from gentrain.optimizers import optimizer_settings
+from gentrain.seeding import seed_everything
+from gentrain.settings import Train
+
+
+def check_buildable(config: Mapping[str, Any]) -> None:
+    """Raise UserError for settings that do not go together, before any data is read. Allocates nothing."""
+    check_device(config["device"])
+    make_source(config["data"]).check()
+    train = Train(**config["train"])
+    if train.accumulate_steps > train.batch_size:
+        raise UserError(
+            f"train.accumulate_steps={train.accumulate_steps} cannot split a batch of "
+            f"train.batch_size={train.batch_size} images"
+        )
+    with torch.device("meta"):
+        make_network(config)
+
+
+def make_network(config: Mapping[str, Any]) -> nn.Module:
+    """The model of the `model` section for the images of the `data` section, freshly initialised."""
+    settings = {key: value for key, value in config["model"].items() if key != "name"}
+    family = registry.look_up(registry.MODELS, "model", config["model"]["name"])
+    return registry.target(family.model)(image_shape(config["data"]), **settings)
+
+
+def make_learner(config: Mapping[str, Any], place: Place) -> Learner:
+    """Model, optimizer and average; the initial weights are a function of the seed alone."""
+    seed_everything(config["seed"], "weights")
+    network = make_network(config)
+    train = Train(**config["train"])
+    family = registry.MODELS[config["model"]["name"]]
+    optimizer = optimizer_settings(config["optimizer"], train.max_steps)
+    return registry.target(family.learner)(network, image_shape(config["data"]), optimizer, train, place)

@@ -1,0 +1,120 @@
+"""Checkpoints: written whole, carrying their own checksum, read as data.
+
+A checkpoint is a file of torch.save, which is a zip archive, with a SHA-256 of all bytes before it in
+the archive's trailing comment. So one rename puts the file and its checksum in place together, damage is
+found before anything is parsed, and plain `torch.load(path, weights_only=True)` reads it too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gentrain.errors import RunFailed, UserError
+from gentrain.files import write_atomically
+
+FORMAT = 1
+_LABEL = b"sha256:"
+_COMMENT_BYTES = len(_LABEL) + 64
+_END_OF_ARCHIVE = (
+    b"PK\x05\x06"  # 22 bytes with this signature close a zip archive; the last two count its comment
+)
+
+
+class Damaged(Exception):
+    """The bytes of a checkpoint are not those that were written."""
+
+
+@dataclass
+class Checkpoint:
+    """What a run is at a step. `parts` holds the learner's state by name, equal bit for bit in equal runs."""
+
+    step: int
+    config: str
+    parts: dict[str, Any]
+    best: dict[str, Any] | None = None
+    pending: list[str] = field(default_factory=list)
+    data_fingerprint: str = ""
+
+
+def file_name(step: int) -> str:
+    return f"step_{step:08d}.pt"
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically. A full disk is a RunFailed that names the file and the last good checkpoint."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, seal(buffer.getvalue()))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        good = newest_first(path.parent)
+        kept = f"the last good checkpoint is {good[0]}" if good else "there is no earlier checkpoint"
+        raise RunFailed(f"no space left to write {path}; {kept}; free some space and resume") from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU. Raises Damaged; a UserError if a newer gentrain wrote it."""
+    content = unseal(path.read_bytes())
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(stored, dict) or "format" not in stored:
+        raise Damaged(f"{path} is no checkpoint of gentrain")
+    if stored.pop("format") != FORMAT:
+        raise UserError(f"{path} was written by another version of gentrain; use that version to read it")
+    return Checkpoint(**stored)
+
+
+def seal(archive: bytes) -> bytes:
+    """Put the checksum into the archive's comment."""
+    if archive[-22:-18] != _END_OF_ARCHIVE or archive[-2:] != b"\0\0":
+        raise ValueError("torch.save did not write a zip archive without a comment")
+    body = archive[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + _LABEL
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def unseal(content: bytes) -> bytes:
+    """The content, if its checksum is right; else Damaged."""
+    body, digest = content[:-64], content[-64:]
+    if not body.endswith(_LABEL) or hashlib.sha256(body).hexdigest().encode() != digest:
+        raise Damaged("its checksum is wrong")
+    return content
+
+
+def newest_first(directory: Path) -> list[Path]:
+    """The step checkpoints of a run, the newest first; best.pt is not among them."""
+    return sorted(directory.glob("step_*.pt"), reverse=True)
+
+
+def load_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and a sentence about each damaged one that was passed over."""
+    complaints: list[str] = []
+    for path in newest_first(directory):
+        try:
+            return load(path), complaints
+        except Damaged as error:
+            complaints.append(f"{path} is damaged ({error}); trying the checkpoint before it")
+    return None, complaints
+
+
+def load_or_explain(path: Path) -> Checkpoint:
+    """One checkpoint by name, for a user who asked for just this one."""
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        return load(path)
+    except Damaged as error:
+        raise UserError(f"{path} is damaged or no checkpoint ({error}); choose another one") from error
+
+
+def prune(directory: Path, keep_last: int) -> None:
+    for path in newest_first(directory)[keep_last:]:
+        path.unlink()

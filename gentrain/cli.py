@@ -1,0 +1,165 @@
+"""The command: compose, check, dispatch to a task.
+
+Everything that a user can get wrong is found before Hydra runs the first job: each job's config is
+composed and checked here, without creating a file. `--help`, `--version` and `--cfg` import no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import gentrain
+from gentrain.errors import Interrupted, RunFailed, UserError
+from gentrain.registry import suggestion
+
+PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the configs inside the package; a checkout, and so an editable install, has them beside it.
+CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
+
+
+def main() -> NoReturn:
+    """The console script. Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
+    arguments = sys.argv[1:]
+    if "--version" in arguments:
+        print(f"gentrain {gentrain.__version__}")
+        sys.exit(0)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
+    try:
+        args = get_args_parser().parse_args(arguments)
+        _refuse_flags(args)
+        if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+            check_jobs(args.overrides, args.multirun, args.config_dir)
+        _hydra_main()
+    except (UserError, RunFailed, Interrupted, KeyboardInterrupt) as error:
+        sys.exit(_report(error))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not _is_hydras(error):
+            raise
+        sys.exit(_report(UserError(_sentence(error))))
+    sys.exit(0)
+
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
+def _hydra_main(cfg: DictConfig) -> None:
+    """One job. In a sweep it raises, so that the other jobs go on; `main` alone exits."""
+    settings = HydraConfig.get()
+    try:
+        _task(cfg).run(plain(cfg), list(settings.overrides.task))
+    except (UserError, RunFailed) as error:
+        if settings.mode == RunMode.MULTIRUN:
+            _report(error)
+        raise
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain dicts and lists, interpolations resolved; a missing value stays "???"."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def _task(cfg: DictConfig) -> Any:
+    from gentrain import registry
+
+    return registry.target(registry.look_up(registry.TASKS, "task", cfg.task))
+
+
+# ---- checks -----------------------------------------------------------------------------------------
+
+
+def _refuse_flags(args: Any) -> None:
+    if args.experimental_rerun:
+        raise UserError("--experimental-rerun is refused: it runs what a pickle file says; use resume=RUN")
+    if args.config_path or args.config_name:
+        raise UserError("--config-path and --config-name would replace gentrain's configs; use --config-dir")
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise UserError(f"--config-dir {args.config_dir} is not a directory")
+    for override in args.overrides:
+        if "_target_" in override:
+            raise UserError(f"{override} is refused: gentrain's configs are data and name no code to call")
+        if override.startswith("-"):
+            raise UserError(f"{override} is no option of gentrain; settings are given as key=value")
+
+
+def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> None:
+    """Compose and check every job that a command would run. Raises UserError; writes nothing."""
+    from gentrain.config import check, refuse_code
+
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    if search and any(override.startswith("hydra.searchpath") for override in overrides):
+        raise UserError("give either --config-dir or hydra.searchpath, not both")
+    groups = {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        for job in _expand(OverridesParser.create().parse_overrides(overrides), multirun):
+            lenient = [_lenient(override, groups) for override in job]
+            composed = hydra.compose("config", lenient + search, return_hydra_config=True)
+            refuse_code(OmegaConf.to_container(composed, resolve=False))
+            OmegaConf.set_struct(composed, False)
+            composed.pop("hydra")
+            config = plain(composed)
+            check(config)
+            _task(composed).check(config, job)
+
+
+def _expand(overrides: list[Override], multirun: bool) -> list[list[str]]:
+    """The jobs of a sweep, as lists of overrides; without -m the one job."""
+    choices = []
+    for override in overrides:
+        if multirun and override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line or ""])
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def _lenient(override: str, groups: set[str]) -> str:
+    """`a.b=c` -> `++a.b=c`, so that Hydra composes an unknown key and our own check can say what is wrong."""
+    key = override.lstrip("+~").partition("=")[0]
+    if override.startswith("~") or key.split("@")[0] in groups or key.startswith("hydra"):
+        return override
+    return "++" + override.lstrip("+")
+
+
+# ---- what a person reads ------------------------------------------------------------------------------
+
+
+def _report(error: BaseException) -> int:
+    """Say it in one sentence on stderr; the exit status."""
+    if isinstance(error, UserError | RunFailed):
+        print(f"gentrain: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    if isinstance(error, Interrupted):
+        return error.exit_status
+    print("gentrain: interrupted", file=sys.stderr)
+    return 130
+
+
+def _is_hydras(error: Exception) -> bool:
+    """Hydra says some mistakes with a bare ValueError; one from anywhere else is a failure of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    return module.split(".")[0] in ("hydra", "omegaconf")
+
+
+def _sentence(error: Exception) -> str:
+    """What Hydra says in paragraphs, in one sentence."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or [])
+        return f"{group}={choice} is not known{suggestion(choice, options)}; choose from {', '.join(options)}"
+    return " ".join(str(error).split())

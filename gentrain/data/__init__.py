@@ -1,0 +1,28 @@
+"""Data sets: a source by name, its packed array, and its splits as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gentrain import registry
+from gentrain.data.packed import Packed, Progress, Source, open_packed
+from gentrain.images import ImageShape
+
+
+def make_source(section: Mapping[str, Any]) -> Source:
+    """From the checked `data` section; reads nothing yet."""
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return registry.target(registry.look_up(registry.DATA, "data", section["name"]))(**settings)
+
+
+def image_shape(section: Mapping[str, Any]) -> ImageShape:
+    """The shape of the images that a `data` section describes, known without reading any."""
+    return ImageShape(section["channels"], section["size"], section["size"], section["levels"])
+
+
+def open_data(section: Mapping[str, Any], progress: Progress) -> Packed:
+    return open_packed(section["name"], make_source(section), progress)
+
+
+__all__ = ["Packed", "image_shape", "make_source", "open_data"]

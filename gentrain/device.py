@@ -1,0 +1,77 @@
+"""Where a run computes, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gentrain.errors import UserError
+from gentrain.settings import Device
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device with its numerics, as resolved from the `device` section."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    channels_last: bool
+    compile: bool
+
+    def autocasting(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def describe(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type}, {torch.get_num_threads()} threads"
+
+
+def check_device(section: Mapping[str, Any]) -> None:
+    """Raise UserError if the device asked for is not there. Changes nothing."""
+    settings = Device(**section)
+    name = resolve(settings.name)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name]:
+        there = " and ".join(key for key, value in available.items() if value)
+        raise UserError(f"device={name} was asked for, but torch finds none; this machine has {there}")
+    if settings.precision == "tf32" and name != "cuda":
+        raise UserError(f"device.precision=tf32 needs device=cuda, and this run would be on {name}")
+
+
+def resolve(name: str) -> str:
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def set_up(section: Mapping[str, Any]) -> Place:
+    """Set threads, matmul precision and determinism for this process, and say where to compute."""
+    check_device(section)
+    settings = Device(**section)
+    name = resolve(settings.name)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(settings.deterministic)
+    torch.backends.cudnn.benchmark = name == "cuda" and not settings.deterministic
+    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and name == "cuda")
+    return Place(
+        torch.device(name),
+        torch.bfloat16 if bf16 else None,
+        name == "cuda" if settings.channels_last == "auto" else settings.channels_last,
+        settings.compile,
+    )

@@ -1,0 +1,20 @@
+"""Errors that a person is meant to read. Everything else keeps its traceback."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: one sentence that says what, where, and what to do. Exit status 2."""
+
+
+class RunFailed(Exception):
+    """A run that cannot go on (diverged, out of memory, disk full), in one sentence. Exit status 1."""
+
+
+class Interrupted(BaseException):
+    """The user or the system asked us to stop, and what could be saved is saved.
+
+    Like KeyboardInterrupt not an `Exception`, so that a sweep stops as a whole.
+    """
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__(exit_status)
+        self.exit_status = exit_status

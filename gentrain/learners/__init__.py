@@ -1,0 +1,59 @@
+"""Learners: how one step of training is made of a model, a batch and an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Generator, Tensor, nn
+
+from gentrain.images import ImageShape, bits_per_dim
+from gentrain.models import Generative
+
+NextBatch = Callable[[], Tensor]
+Metrics = dict[str, Tensor | float]
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+class Learner(Protocol):
+    """What the loop knows of training. `step` counts finished steps.
+
+    All randomness in `train_step` comes from torch's default generators, which the loop seeds before each
+    step, and elsewhere from the generator given.
+    """
+
+    parts: dict[str, Stateful]  # everything that a checkpoint must hold, by name
+    model: nn.Module  # the network to look at: with averaged weights where they are kept
+
+    def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
+        """One update. `next_batch()` gives uint8 (B, C, H, W), as often as needed. Names without a prefix.
+
+        Must hold "loss", "grad_norm" and "lr"; tensors are scalars, left on the device.
+        """
+
+    def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+        """One value an image, shape (B,), by name, of the averaged model."""
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """uint8 levels (n, C, H, W) of the averaged model."""
+
+    def reconstruct(self, x_BCHW: Tensor) -> Tensor | None:
+        """uint8 levels (B, C, H, W), or None for a family that has no reconstructions."""
+
+    def headline(self) -> str:
+        """The evaluated figure, as in the tags, on which the best checkpoint is chosen; less is better."""
+
+
+def evaluate_images(
+    model: Generative, shape: ImageShape, x_BCHW: Tensor, generator: Generator
+) -> dict[str, Tensor]:
+    """What a model says of each image, shape (B,), with bits per dimension where it has a likelihood."""
+    values = model.evaluate(x_BCHW, generator)
+    if model.likelihood_kind is not None:
+        values["bits_per_dim"] = bits_per_dim(values["nats"], shape)
+    return values

@@ -1,0 +1,98 @@
+"""One loss, one optimizer: every family but the adversarial ones."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+
+from gentrain.averaging import averaged
+from gentrain.device import Place
+from gentrain.images import ImageShape
+from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
+from gentrain.models import Generative, Reconstructs
+from gentrain.optimizers import OptimizerSettings
+from gentrain.settings import Train
+
+
+class Minimize:
+    """Gradient descent on the network's `train_loss`, with an exponential moving average of its weights.
+
+    `network` is an nn.Module that is Generative (see gentrain/models).
+    """
+
+    def __init__(
+        self, network: nn.Module, shape: ImageShape, optimizer: OptimizerSettings, train: Train, place: Place
+    ) -> None:
+        self.shape, self.place = shape, place
+        self.optimizer_settings, self.train_settings = optimizer, train
+        # The average is taken of the network before it is compiled: it is only evaluated.
+        self.network = network.to(place.device).to(memory_format=place.memory_format)
+        self.average = (
+            averaged(self.network, train.batch_size, train.ema_halflife_images)
+            if train.ema_halflife_images
+            else None
+        )
+        if place.compile:
+            self.network.compile()
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = optimizer.build(self.parameters)
+        self.parts: dict[str, Stateful] = {"model": self.network, "optimizer": self.optimizer}
+        if self.average is not None:
+            self.parts["ema"] = self.average
+        self.model: nn.Module = self.average.module if self.average is not None else self.network
+        self.generative = cast(Generative, self.model)
+
+    def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
+        lr = self.optimizer_settings.lr_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        metrics = self._gradients(next_batch().contiguous(memory_format=self.place.memory_format), step)
+        if self.train_settings.grad_clip is not None:
+            grad_norm = clip_grad_norm_(self.parameters, self.train_settings.grad_clip)
+        else:
+            grad_norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return {**metrics, "grad_norm": grad_norm, "lr": lr}
+
+    def _gradients(self, x_BCHW: Tensor, step: int) -> Metrics:
+        """Gradients of the mean loss of a batch, computed in `accumulate_steps` parts of it."""
+        self.network.train()
+        self.optimizer.zero_grad()
+        totals: dict[str, Tensor] = {}
+        for part in x_BCHW.tensor_split(self.train_settings.accumulate_steps):
+            share = len(part) / len(x_BCHW)
+            with self.place.autocasting():
+                loss, metrics = cast(Generative, self.network).train_loss(part, step)
+            (loss * share).backward()
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                totals[name] = totals[name] + share * value if name in totals else share * value
+        return dict(totals)
+
+    @torch.inference_mode()
+    def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+        self.model.eval()
+        with self.place.autocasting():
+            x_BCHW = x_BCHW.contiguous(memory_format=self.place.memory_format)
+            return evaluate_images(self.generative, self.shape, x_BCHW, generator)
+
+    @torch.inference_mode()
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        self.model.eval()
+        with self.place.autocasting():
+            return self.generative.sample(n, generator)
+
+    @torch.inference_mode()
+    def reconstruct(self, x_BCHW: Tensor) -> Tensor | None:
+        if not isinstance(self.model, Reconstructs):
+            return None
+        self.model.eval()
+        with self.place.autocasting():
+            return self.model.reconstruct(x_BCHW)
+
+    def headline(self) -> str:
+        return "bits_per_dim" if self.generative.likelihood_kind is not None else "mse"

@@ -1,0 +1,219 @@
+"""The training loop. It owns the cadence and knows no family.
+
+What is done between two steps (evaluate, draw samples) is recorded in the checkpoint as `pending` if a signal
+stopped it, and is made up for on resume; so an interrupted run logs the same figures as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from gentrain import checkpoint
+from gentrain.checkpoint import Checkpoint
+from gentrain.data.batches import Batches, Images
+from gentrain.errors import RunFailed
+from gentrain.images import to_picture
+from gentrain.learners import Learner, Metrics
+from gentrain.progress import Display
+from gentrain.rundir import RunDir
+from gentrain.seeding import generator, seed_everything
+from gentrain.settings import Train
+from gentrain.signals import StopRequest
+from gentrain.tracking import Tracker
+
+RECONSTRUCTIONS = 32
+
+
+@dataclass
+class State:
+    """Where a run stands, beside the learner's parts."""
+
+    step: int = 0
+    best: dict[str, Any] | None = None
+    pending: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that `fit` works with."""
+
+    learner: Learner
+    batches: Batches
+    valid: Images
+    settings: Train
+    seed: int
+    run: RunDir
+    config_text: str
+    data_fingerprint: str
+    tracker: Tracker
+    display: Display
+    stop: StopRequest
+
+
+def fit(this: Fit, state: State) -> State:
+    """Train from `state` to max_steps, or to the end of the step in which a stop is requested."""
+    settings, clock = this.settings, _Clock()
+    if state.pending and not this.stop.requested:
+        state.pending = _duties(this, state, state.pending)
+        save(this, state)
+    while state.step < settings.max_steps and not this.stop.requested:
+        seed_everything(this.seed, "train", state.step)
+        clock.start()
+        metrics = this.learner.train_step(this.batches.at(state.step), state.step)
+        state.step += 1
+        logs, checks, saves = _due(settings, state.step)
+        if logs or saves or this.batches.images.device.type == "cpu":
+            _check_finite(metrics, state.step)
+        clock.stop(settings.batch_size)
+        this.display.advance(state.step)
+        if logs:
+            _log(this, state.step, metrics, clock)
+        if checks:
+            state.pending = _duties(this, state, checks)
+        if saves or this.stop.requested:
+            _check_finite(metrics, state.step)
+            save(this, state)
+    return state
+
+
+def _due(settings: Train, step: int) -> tuple[bool, list[str], bool]:
+    """Whether to log, what to do between the steps, and whether to save, after `step` steps."""
+    last = step == settings.max_steps
+
+    def due(every: int | None) -> bool:
+        return last or (every is not None and step % every == 0)
+
+    duties = {"evaluate": settings.eval_every_steps, "sample": settings.sample_every_steps}
+    return (
+        due(settings.log_every_steps),
+        [name for name, every in duties.items() if due(every)],
+        due(settings.save_every_steps),
+    )
+
+
+def _duties(this: Fit, state: State, names: list[str]) -> list[str]:
+    """Do each in turn; returns those that a requested stop left undone."""
+    actions: dict[str, Callable[[Fit, State], bool]] = {"evaluate": _evaluate, "sample": _sample}
+    left = list(names)
+    for name in names:
+        this.display.doing(name)
+        if not actions[name](this, state):
+            break
+        left.remove(name)
+    this.display.doing("")
+    return left
+
+
+def evaluate_split(
+    eval_step: Callable[[Tensor, Generator], dict[str, Tensor]],
+    images: Images,
+    batch_size: int,
+    seed: int,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Tensor] | None:
+    """Every figure of every image of a split, float64 (N,) on the CPU; None if stopped meanwhile."""
+    values: dict[str, list[Tensor]] = {}
+    for number, indices in enumerate(images.chunks(batch_size)):
+        if stopped():
+            return None
+        figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
+        for name, value in figures.items():
+            values.setdefault(name, []).append(value.double().cpu())
+    return {name: torch.cat(parts) for name, parts in values.items()}
+
+
+def _evaluate(this: Fit, state: State) -> bool:
+    """Log the means over the validation split, and keep the best checkpoint. False if stopped."""
+    figures = evaluate_split(
+        this.learner.eval_step, this.valid, this.settings.batch_size, this.seed, lambda: this.stop.requested
+    )
+    if figures is None:
+        return False
+    means = {f"valid/{name}": value.mean().item() for name, value in figures.items()}
+    this.tracker.scalars(state.step, means)
+    this.display.figures(state.step, means)
+    name = f"valid/{this.learner.headline()}"
+    if not math.isfinite(means[name]):
+        raise RunFailed(f"{name} is {means[name]} at step {state.step}; {_last_good(this.run)}")
+    if state.best is None or means[name] < state.best["value"]:
+        state.best = {"metric": name, "value": means[name], "step": state.step}
+        save(this, state, "best.pt")
+    return True
+
+
+def _sample(this: Fit, state: State) -> bool:
+    """A grid of samples from the same noise all through training, and reconstructions. False if stopped."""
+    count, batch_size = this.settings.sample_count, this.settings.batch_size
+    noise = generator(this.seed, "sample")
+    drawn: list[Tensor] = []
+    for start in range(0, count, batch_size):
+        if this.stop.requested:
+            return False
+        drawn.append(this.learner.sample(min(batch_size, count - start), noise))
+    levels = this.valid.levels
+    this.tracker.pictures(state.step, "samples", to_picture(torch.cat(drawn), levels))
+    originals = this.valid.first(RECONSTRUCTIONS)
+    rebuilt = this.learner.reconstruct(originals)
+    if rebuilt is not None:
+        pairs = torch.stack([originals, rebuilt.to(originals.device)], 1).flatten(0, 1)
+        this.tracker.pictures(state.step, "reconstructions", to_picture(pairs, levels))
+    return True
+
+
+def save(this: Fit, state: State, name: str | None = None) -> None:
+    """Write a checkpoint of this step, or of this step under another name, and drop old ones."""
+    this.tracker.flush()
+    parts = {key: part.state_dict() for key, part in this.learner.parts.items()}
+    content = Checkpoint(
+        state.step, this.config_text, parts, state.best, list(state.pending), this.data_fingerprint
+    )
+    checkpoint.save(this.run.checkpoints / (name or checkpoint.file_name(state.step)), content)
+    checkpoint.prune(this.run.checkpoints, this.settings.keep_last)
+
+
+def _log(this: Fit, step: int, metrics: Metrics, clock: _Clock) -> None:
+    values = {f"train/{name}": float(value) for name, value in metrics.items()}
+    values["perf/images_per_second"] = clock.images_per_second()
+    this.tracker.scalars(step, values)
+    this.display.figures(step, values)
+
+
+def _check_finite(metrics: Metrics, step: int) -> None:
+    """RunFailed if a step's loss or gradient is not finite. A GPU is asked only now and then."""
+    loss, grad_norm, lr = (float(metrics[name]) for name in ("loss", "grad_norm", "lr"))
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise RunFailed(
+            f"training diverged at step {step}: loss {loss}, gradient norm {grad_norm}, learning rate {lr:g}; "
+            "try a lower optimizer.lr, more optimizer.warmup_steps or a smaller train.grad_clip"
+        )
+
+
+def _last_good(run: RunDir) -> str:
+    good = checkpoint.newest_first(run.checkpoints)
+    return f"the last good checkpoint is {good[0]}" if good else "nothing was saved yet"
+
+
+class _Clock:
+    """Images per second of training alone, since it was last asked."""
+
+    def __init__(self) -> None:
+        self._seconds, self._images, self._begun = 0.0, 0, 0.0
+
+    def start(self) -> None:
+        self._begun = time.perf_counter()
+
+    def stop(self, images: int) -> None:
+        self._seconds += time.perf_counter() - self._begun
+        self._images += images
+
+    def images_per_second(self) -> float:
+        rate = self._images / self._seconds if self._seconds else 0.0
+        self._seconds, self._images = 0.0, 0
+        return rate

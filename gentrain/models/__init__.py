@@ -1,0 +1,49 @@
+"""What a family's network owes, and what it may offer besides.
+
+Legend: B batch, n images, C channels, H height, W width, D numbers in a code. Images are uint8 levels.
+"""
+
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Generator, Tensor
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """An nn.Module that learns by minimising one loss; constructed from an ImageShape and its settings."""
+
+    # What "nats" below is: -log p(x) exactly, an upper bound on it, or not there at all.
+    likelihood_kind: Literal["exact", "bound"] | None
+
+    def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and detached figures to log. Noise from torch's default generators."""
+
+    def evaluate(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+        """Figures of each image, (B,); "nats" among them if there is a likelihood."""
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """uint8 (n, C, H, W)."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    def reconstruct(self, x_BCHW: Tensor) -> Tensor:
+        """uint8 (B, C, H, W)."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """Codes, float32 (B, D)."""
+
+
+@runtime_checkable
+class Completes(Protocol):
+    def complete(self, x_BCHW: Tensor, known_11HW: Tensor) -> Tensor:
+        """uint8 (B, C, H, W), equal to x where known."""
+
+
+@runtime_checkable
+class ImportanceSampled(Protocol):
+    def importance_nats(self, x_BCHW: Tensor, k: int, generator: Generator) -> Tensor:
+        """The importance-weighted bound on -log p(x) with k samples, (B,)."""

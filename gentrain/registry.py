@@ -1,0 +1,62 @@
+"""Names in a config -> the code that they stand for. A name is added here and nowhere else.
+
+Targets are strings, so that the command can list and check names without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from gentrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models: its network class and the learner that trains it."""
+
+    model: str
+    learner: str
+
+
+MODELS = {
+    "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
+}
+DATA = {
+    "anime": "gentrain.data.anime:Anime",
+    "folder": "gentrain.data.folder:Folder",
+}
+OPTIMIZERS = {
+    "adamw": "gentrain.optimizers:adamw",
+    "adam": "gentrain.optimizers:adam",
+    "sgd": "gentrain.optimizers:sgd",
+    "rmsprop": "gentrain.optimizers:rmsprop",
+}
+TASKS = {
+    "train": "gentrain.tasks.train",
+    "sample": "gentrain.tasks.sample",
+    "evaluate": "gentrain.tasks.evaluate",
+}
+
+
+def target(path: str) -> Any:
+    """ "package.module:Name" -> the object; "package.module" -> the module. Only for targets listed above."""
+    module, _, name = path.partition(":")
+    loaded = importlib.import_module(module)
+    return vars(loaded)[name] if name else loaded
+
+
+def look_up(table: dict[str, Any], kind: str, name: object) -> Any:
+    """The entry of a table above; a UserError with the choices if there is none."""
+    if not isinstance(name, str) or name not in table:
+        raise UserError(
+            f"{kind}={name} is not known{suggestion(str(name), table)}; choose from {', '.join(table)}"
+        )
+    return table[name]
+
+
+def suggestion(name: str, known: Any) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

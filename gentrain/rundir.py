@@ -1,0 +1,152 @@
+"""The run directory: who may write in it, and the record of what ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+import torchvision
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import gentrain
+from gentrain.errors import UserError
+from gentrain.files import write_atomically
+
+
+class RunDir:
+    """One run's directory. Layout: DESIGN.md, "The interface, frozen"."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = filelock.FileLock(path / ".lock")
+
+    @classmethod
+    def create(cls, path: Path | None, name: str) -> RunDir:
+        """Make and lock a new run directory: `path`, or outputs/<date>/<time>-<name>, with a suffix if taken.
+
+        `path` itself may exist if it is empty; the lock makes two processes that come at once differ.
+        """
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path)
+            run.lock()
+            return run
+        now = datetime.now()
+        base = Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{name}"
+        suffix = 1
+        while True:
+            run = cls(base if suffix == 1 else base.with_name(f"{base.name}-{suffix}"))
+            try:
+                run.path.mkdir(parents=True)
+            except FileExistsError:
+                suffix += 1
+                continue
+            run.lock()
+            return run
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def lock(self) -> None:
+        """Hold the directory until the process ends, however it ends, else UserError."""
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise UserError(
+                f"another process is running in {self.path}; wait for it or choose another run_dir"
+            ) from error
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    # -- config.yaml, meta.json, result.json
+
+    def write_config(self, config: Mapping[str, Any]) -> str:
+        text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+        write_atomically(self.path / "config.yaml", text.encode())
+        return text
+
+    def read_config(self) -> dict[str, Any]:
+        return read_config(self.path)
+
+    def record_session(self, start_step: int, device: str, data: Mapping[str, Any]) -> None:
+        """Add this process to meta.json: what was typed, with which versions, on what, from which step."""
+        file = self.path / "meta.json"
+        meta = json.loads(file.read_text()) if file.exists() else {"sessions": []}
+        meta["data"] = dict(data)
+        meta["sessions"].append(
+            {
+                "command": shlex.join(["gentrain", *sys.argv[1:]]),
+                "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+                "start_step": start_step,
+                "directory": str(Path.cwd()),
+                "device": device,
+                "git_revision": git_revision(),
+                "versions": versions(),
+            }
+        )
+        write_json(file, meta)
+
+    def write_result(self, status: str, step: int, metrics: Mapping[str, float]) -> None:
+        """`status`: "running", "finished", "interrupted" or "failed"."""
+        write_json(self.path / "result.json", {"status": status, "step": step, "metrics": dict(metrics)})
+
+    def read_result(self) -> dict[str, Any]:
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+
+def is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of a run directory as plain data; UserError if there is none."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{path} is no run directory: it has no config.yaml")
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=True)  # type: ignore[return-value]
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:200]})") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    return {
+        "gentrain": gentrain.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "cpus": str(os.cpu_count()),
+    }
+
+
+def git_revision() -> str | None:
+    """The commit of the gentrain checkout that runs, with "+changes" if it was edited; None if installed."""
+    root = Path(gentrain.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    ask = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

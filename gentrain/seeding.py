@@ -1,0 +1,21 @@
+"""Every random number is a function of (seed, what it is for, step): the reason why resume is exact."""
+
+import hashlib
+
+import torch
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed from the run's seed and a purpose, e.g. derive(0, "train", 17)."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def seed_everything(seed: int, *purpose: str | int) -> None:
+    """Re-seed torch's default generators, on all devices."""
+    torch.manual_seed(derive(seed, *purpose))
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """A generator of its own on the CPU: what it draws is the same on every device and moves no other."""
+    return torch.Generator().manual_seed(derive(seed, *purpose))

@@ -1,0 +1,137 @@
+"""task=evaluate: the figures of a trained run on a held-out split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from gentrain.data import open_data
+from gentrain.data.batches import Images
+from gentrain.images import bits_per_dim
+from gentrain.learners import evaluate_images
+from gentrain.loop import evaluate_split
+from gentrain.models import ImportanceSampled
+from gentrain.progress import preparing, say
+from gentrain.ranges import AtLeast
+from gentrain.rundir import write_json
+from gentrain.seeding import generator
+from gentrain.tasks.on_run import check_on_run, open_run
+from gentrain.trained import TrainedRun
+
+
+@dataclass(frozen=True)
+class Settings:
+    """configs/task/evaluate.yaml."""
+
+    split: Literal["test", "valid"]
+    batch_size: Annotated[int, AtLeast(1)]
+    iwae_samples: Annotated[int, AtLeast(1)] | None
+    seed: Annotated[int, AtLeast(0)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over images with its standard error."""
+
+    mean: float
+    standard_error: float
+    unit: str
+    meaning: str
+
+
+def check(config: dict[str, Any], overrides: list[str]) -> None:
+    check_on_run(config, overrides)
+
+
+def run(config: dict[str, Any], overrides: list[str]) -> None:
+    """Writes <run>/evaluation.json and prints it as a table."""
+    trained, settings, console = open_run(config), Settings(**config["evaluate"]), Console()
+    with preparing(console) as progress:
+        packed = open_data(trained.config["data"], progress)
+    images = Images(
+        packed.split(settings.split), trained.shape.levels, next(trained.model.parameters()).device
+    )
+    with preparing(console, "evaluating") as progress:
+        figures = evaluate(trained, images, settings, progress)
+    weights = "averaged weights" if trained.averaged else "last weights"
+    protocol = {
+        "run": str(trained.path),
+        "step": trained.step,
+        "weights": weights,
+        "split": settings.split,
+        "images": len(images),
+        "levels": trained.shape.levels,
+        "seed": settings.seed,
+        "data_fingerprint": packed.fingerprint,
+    }
+    file = trained.path / "evaluation.json"
+    content = {"protocol": protocol, "figures": {name: asdict(figure) for name, figure in figures.items()}}
+    write_json(file, content)
+    title = (
+        f"step {trained.step}, {weights}; {len(images)} images of the {settings.split} split "
+        f"at {trained.shape.levels} levels"
+    )
+    table = Table("figure", "mean", "standard error", "unit", "meaning", title=title)
+    for name, figure in figures.items():
+        table.add_row(name, f"{figure.mean:.5g}", f"{figure.standard_error:.2g}", figure.unit, figure.meaning)
+    console.print(table)
+    say(console, f"written to {file}")
+
+
+MEANINGS = {
+    "nats": ("nats/image", "{kind} -log p(x)"),
+    "bits_per_dim": ("bits/dim", "{kind} -log2 p(x) / (C*H*W)"),
+    "nll_nats": ("nats/image", "its first term: -log p(x|z) for one z from q(z|x)"),
+    "kl_nats": ("nats/image", "its second term: KL(q(z|x) || p(z))"),
+    "mse": ("per dimension", "squared error of the reconstruction, pixels in [-1, 1]"),
+}
+KINDS = {"exact": "exact", "bound": "upper bound on", None: ""}
+
+
+def evaluate(
+    trained: TrainedRun, images: Images, settings: Settings, progress: Callable[[int, int], None]
+) -> dict[str, Figure]:
+    """Every figure that the family has, as a mean over the images of a split."""
+    kind = KINDS[trained.likelihood_kind]
+    values = evaluate_split(
+        lambda x, noise: evaluate_images(trained.generative, trained.shape, x, noise),
+        images, settings.batch_size, settings.seed,
+    )  # fmt: skip
+    assert values is not None
+    figures = {
+        name: figure(value_N, MEANINGS[name][0], MEANINGS[name][1].format(kind=kind))
+        for name, value_N in values.items()
+    }
+    k = settings.iwae_samples
+    if k is not None and isinstance(trained.model, ImportanceSampled):
+        nats_N = importance_nats(trained.model, images, settings, k, progress)
+        figures["iwae_nats"] = figure(nats_N, "nats/image", f"importance-weighted bound on -log p(x), k={k}")
+        bits_N = bits_per_dim(nats_N, trained.shape)
+        figures["iwae_bits_per_dim"] = figure(bits_N, "bits/dim", f"the same, per dimension, k={k}")
+    return figures
+
+
+@torch.inference_mode()
+def importance_nats(
+    model: ImportanceSampled, images: Images, settings: Settings, k: int, progress: Callable[[int, int], None]
+) -> Tensor:
+    """The importance-weighted bound (arXiv 1509.00519, eq. 8) on -log p of each image, float64 (N,)."""
+    parts = []
+    for number, indices in enumerate(images.chunks(settings.batch_size)):
+        noise = generator(settings.seed, "iwae", number)
+        parts.append(model.importance_nats(images.take(indices), k, noise).double().cpu())
+        progress(int(indices[-1]) + 1, len(images))
+    return torch.cat(parts)
+
+
+def figure(values_N: Tensor, unit: str, meaning: str) -> Figure:
+    """The mean and its standard error, from float64 (N,)."""
+    error = values_N.std().item() / math.sqrt(len(values_N)) if len(values_N) > 1 else math.nan
+    return Figure(values_N.mean().item(), error, unit, meaning)

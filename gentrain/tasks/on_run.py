@@ -1,0 +1,31 @@
+"""What the tasks on a trained run share: which run, and that nothing else is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gentrain.device import check_device
+from gentrain.errors import UserError
+from gentrain.trained import TrainedRun, find_checkpoint
+
+OF_THE_RUN = ("model", "data", "optimizer", "train", "seed", "experiment", "resume", "init_from", "run_dir")
+
+
+def check_on_run(config: Mapping[str, Any], overrides: list[str]) -> None:
+    """Raise UserError if there is no such run, or if the command also sets what the run has already set."""
+    task = config["task"]
+    if config["run"] is None:
+        raise UserError(f"task={task} needs run=...: a run directory or one checkpoint file in it")
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] in OF_THE_RUN:
+            raise UserError(
+                f"{override} has no meaning for task={task}: the run has its own {key.partition('.')[0]}"
+            )
+    find_checkpoint(config["run"], config["checkpoint"])
+    check_device(config["device"])
+
+
+def open_run(config: Mapping[str, Any]) -> TrainedRun:
+    return TrainedRun.open(config["run"], checkpoint=config["checkpoint"], device=config["device"]["name"])

@@ -1,0 +1,130 @@
+"""What a training command means: a new run, or which run goes on from where. Touches no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gentrain.build import check_buildable
+from gentrain.config import check, differences, may_change, refuse_code
+from gentrain.errors import UserError
+from gentrain.rundir import is_run, read_config
+from gentrain.trained import find_checkpoint
+
+CHOICES = ("model", "data", "optimizer", "device")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked training command."""
+
+    config: dict[str, Any]
+    run_dir: Path | None  # None: a new one with the default name
+    resumes: bool  # goes on in run_dir
+    start_from: Path | None = None  # a checkpoint of another run to go on from
+    weights_from: Path | None = None  # a checkpoint of another run for the initial weights
+    changes: tuple[str, ...] = ()  # what differs from the run's own config, in words
+
+    @property
+    def name(self) -> str:
+        return f"{self.config['model']['name']}-{self.config['data']['name']}"
+
+
+def plan(config: dict[str, Any], overrides: list[str]) -> Plan:
+    """Raises UserError if the command cannot be carried out."""
+    made = _plan(config, overrides)
+    check_buildable(made.config)
+    return made
+
+
+def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
+    run_dir = Path(config["run_dir"]).expanduser() if config["run_dir"] else None
+    if config["resume"]:
+        return _resume(Path(config["resume"]).expanduser(), run_dir, config, overrides)
+    if run_dir is not None and is_run(run_dir):
+        saved = _saved_config(run_dir)
+        return Plan(config, run_dir, True, changes=_allowed_changes(saved, config, run_dir))
+    if run_dir is not None and (not _may_become_run(run_dir)):
+        raise UserError(f"run_dir={run_dir} exists and is no run directory; choose a new or an empty one")
+    weights = find_checkpoint(config["init_from"], config["checkpoint"]) if config["init_from"] else None
+    return Plan(config, run_dir, False, weights_from=weights)
+
+
+def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides: list[str]) -> Plan:
+    """In the run `path`, or from the checkpoint file `path` in a new run."""
+    if path.is_file():
+        source = path.resolve().parent.parent
+        if not is_run(source):
+            raise UserError(f"resume={path} is no checkpoint of a run: {source} has no config.yaml")
+        if run_dir is not None and not _may_become_run(run_dir):
+            raise UserError(
+                f"run_dir={run_dir} is taken; a run that goes on from a checkpoint file needs a new one"
+            )
+    elif path.is_dir() and is_run(path):
+        source = path
+        if run_dir is not None and run_dir.resolve() != path.resolve():
+            raise UserError(
+                f"resume={path} goes on in that directory; to go on in run_dir={run_dir}, "
+                "give one of its checkpoint files"
+            )
+    else:
+        raise UserError(f"resume={path} is no run directory (no config.yaml in it) and no checkpoint file")
+    saved = _saved_config(source)
+    new = _with_overrides(saved, config, overrides)
+    check(new)
+    changes = _allowed_changes(saved, new, source)
+    if path.is_file():
+        return Plan(new | {"run_dir": config["run_dir"]}, run_dir, False, start_from=path, changes=changes)
+    return Plan(new, path, True, changes=changes)
+
+
+def _saved_config(run: Path) -> dict[str, Any]:
+    saved = read_config(run)
+    refuse_code(saved)
+    check(saved)
+    return saved
+
+
+def _may_become_run(path: Path) -> bool:
+    """New, or empty but for what a run killed at its very start leaves."""
+    return not path.exists() or (
+        path.is_dir() and {p.name for p in path.iterdir()} <= {".lock", ".config.yaml.tmp"}
+    )
+
+
+def _with_overrides(
+    saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: list[str]
+) -> dict[str, Any]:
+    """The run's config, changed by what the user typed beside `resume=`, and by nothing else."""
+    new = deepcopy(dict(saved))
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
+        if override.startswith("~") or key in ("experiment", "train"):
+            raise UserError(f"{override} cannot be combined with resume; the run keeps its own settings")
+        if key in ("resume", "run_dir", "task") or key.startswith("hydra"):
+            continue
+        if key in CHOICES:
+            # The same choice again is no change: its settings stay the run's own.
+            if composed[key]["name"] != saved[key]["name"] or key == "device":
+                new[key] = deepcopy(composed[key])
+            continue
+        section, _, name = key.partition(".")
+        if name:
+            new[section][name.partition(".")[0]] = composed[section][name.partition(".")[0]]
+        else:
+            new[section] = composed[section]
+    return new
+
+
+def _allowed_changes(saved: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> tuple[str, ...]:
+    changed = differences(saved, new)
+    refused = [f"{key} ({old} -> {now})" for key, (old, now) in changed.items() if not may_change(key)]
+    if refused:
+        raise UserError(
+            f"{run} was trained with other settings: {', '.join(refused)}; a resumed run may change only "
+            "train.max_steps, intervals, device and optimizer.lr, so choose another run_dir for a new run"
+        )
+    return tuple(f"{key}: {old} -> {now}" for key, (old, now) in changed.items())

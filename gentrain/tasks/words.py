@@ -1,0 +1,63 @@
+"""What a training run says at its beginning and its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from gentrain import checkpoint as checkpoints
+from gentrain.data import Packed, image_shape
+from gentrain.device import Place
+from gentrain.learners import Learner
+from gentrain.loop import State
+from gentrain.optimizers import optimizer_settings
+from gentrain.progress import say
+from gentrain.rundir import RunDir
+from gentrain.tasks.plan import Plan
+
+
+def say_start(
+    command: Plan,
+    directory: Path,
+    data: Packed,
+    learner: Learner,
+    place: Place,
+    state: State,
+    console: Console,
+) -> None:
+    config, shape = command.config, image_shape(command.config["data"])
+    parameters = sum(p.numel() for p in learner.model.parameters())
+    say(
+        console,
+        f"{command.name}: {parameters / 1e6:.2f} M parameters; {data.counts['train']} training images "
+        f"{shape.width}x{shape.height}x{shape.channels} at {shape.levels} levels; {place.describe()}",
+    )
+    if command.resumes or command.start_from:
+        say(console, f"going on from step {state.step} in {directory}")
+    else:
+        say(console, f"run directory: {directory}")
+    for change in command.changes:
+        say(console, f"changed: {change}")
+    if state.step and any(change.startswith("train.max_steps") for change in command.changes):
+        optimizer = optimizer_settings(config["optimizer"], config["train"]["max_steps"])
+        kind, lr = config["optimizer"]["schedule"], optimizer.lr_at(state.step)
+        say(
+            console,
+            f"the {kind} schedule now ends at step {config['train']['max_steps']}: "
+            f"the learning rate at step {state.step} is {lr:.3g}",
+        )
+
+
+def say_end(run_dir: RunDir, status: str, state: State, console: Console) -> None:
+    run = run_dir.path
+    saved = checkpoints.newest_first(run_dir.checkpoints)
+    at = f"last checkpoint {saved[0].name}" if saved else "nothing saved yet"
+    say(console, f"{status} at step {state.step} ({at}): {run}")
+    if status != "finished":
+        say(console, f"  go on:   gentrain resume={run}")
+        return
+    say(console, f"  look:    tensorboard --logdir {run}   pictures: {run / 'samples'}")
+    say(console, f"  sample:  gentrain task=sample run={run}")
+    say(console, f"  measure: gentrain task=evaluate run={run}")
+    say(console, f"  go on:   gentrain resume={run} train.max_steps={2 * state.step}")

@@ -1,0 +1,111 @@
+"""What a run says while it runs: TensorBoard, metrics.jsonl, sample grids, and the lines of the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from gentrain.config import flat
+from gentrain.files import write_atomically
+
+
+class Tracker:
+    """Writes the scalars and pictures of one run, going on after `start_step`.
+
+    What an earlier process wrote for later steps is cut from metrics.jsonl and purged from TensorBoard.
+    """
+
+    def __init__(self, directory: Path, start_step: int) -> None:
+        self.directory = directory
+        self.latest: dict[str, float] = {}
+        self.path = directory / "metrics.jsonl"
+        for line in cut_back(self.path, start_step):
+            self.latest |= {key: value for key, value in line.items() if key != "step"}
+        self._lines = self.path.open("a")
+        self._writer = SummaryWriter(str(directory), purge_step=start_step + 1 if start_step else None)
+
+    def replay(self, lines: list[dict[str, Any]]) -> None:
+        """Take over the curves of another run, so that a run branched off it begins where it left."""
+        for line in lines:
+            scalars = {key: value for key, value in line.items() if key != "step"}
+            self.scalars(line["step"], scalars)
+
+    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """The settings and last figures for TensorBoard's HPARAMS page, in this run's own event file."""
+        simple = (bool, int, float, str)
+        settings = {
+            key: value if isinstance(value, simple) else str(value) for key, value in flat(config).items()
+        }
+        for summary in hparams(settings, dict(metrics)):
+            self._writer._get_file_writer().add_summary(summary)  # add_hparams would open a second event file
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.latest |= values
+        self._lines.write(json.dumps({"step": step} | dict(values)) + "\n")
+        self._lines.flush()
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
+
+    def pictures(self, step: int, tag: str, images_NCHW: Tensor) -> Path:
+        """A grid of bytes (N, C, H, W), as <tag>/step_<step>.png and in TensorBoard."""
+        grid_CHW = make_grid(images_NCHW, nrow=columns(len(images_NCHW)), padding=2, pad_value=255)
+        path = self.directory / tag / f"step_{step:08d}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, png_bytes(grid_CHW))
+        self._writer.add_image(tag, grid_CHW, step)
+        return path
+
+    def flush(self) -> None:
+        """Put all on disk: a checkpoint must never be ahead of the curves that lead to it."""
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._writer.close()
+
+
+def read_metrics(path: Path, up_to_step: int) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl up to a step; a last line that was cut off is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line["step"] <= up_to_step:
+            lines.append(line)
+    return lines
+
+
+def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop what was logged after `step`; returns what is left."""
+    lines = read_metrics(path, step)
+    if path.exists():
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    return lines
+
+
+def columns(count: int) -> int:
+    """The width of a grid that is about square."""
+    return max(1, math.ceil(math.sqrt(count)))
+
+
+def png_bytes(image_CHW: Tensor) -> bytes:
+    """A uint8 picture with 1 or 3 channels as a PNG file."""
+    buffer = BytesIO()
+    to_pil_image(image_CHW.to(torch.uint8).cpu()).save(buffer, "png")
+    return buffer.getvalue()

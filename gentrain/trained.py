@@ -1,0 +1,154 @@
+"""A trained run, to look at: what `gentrain.load` gives, and what the tasks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gentrain import checkpoint as checkpoints
+from gentrain.build import make_network
+from gentrain.config import check, refuse_code
+from gentrain.data import image_shape
+from gentrain.device import set_up
+from gentrain.errors import UserError
+from gentrain.images import ImageShape
+from gentrain.models import Completes, Encodes, Generative, Reconstructs
+from gentrain.rundir import is_run, read_config
+from gentrain.seeding import generator
+
+BATCH = 256  # images at a time; no result depends on it
+AVERAGE = "module."  # what torch's AveragedModel puts before the names of the weights
+
+
+def find_checkpoint(run: str | Path, which: str) -> Path:
+    """The file that `run=` and `checkpoint=` mean: a whole one. UserError if there is none."""
+    path = Path(run).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir() or not is_run(path):
+        raise UserError(f"{path} is no run directory (no config.yaml in it) and no checkpoint file")
+    directory = path / "checkpoints"
+    candidates = [directory / "best.pt"] if which == "best" else checkpoints.newest_first(directory)
+    if not candidates or not candidates[0].is_file():
+        raise UserError(f"{path} has no {which} checkpoint yet; train it further with gentrain resume={path}")
+    return candidates[0]
+
+
+def weights_of(stored: checkpoints.Checkpoint) -> dict[str, Tensor]:
+    """The model's weights: averaged ones where the run keeps an average."""
+    if "ema" not in stored.parts:
+        return stored.parts["model"]  # type: ignore[no-any-return]
+    average = stored.parts["ema"].items()
+    return {key.removeprefix(AVERAGE): value for key, value in average if key.startswith(AVERAGE)}
+
+
+class TrainedRun:
+    """A model with its weights: averaged ones where the run keeps an average.
+
+    Images are uint8 levels (N, C, H, W), 0 .. `shape.levels` - 1. What a family cannot do raises UserError.
+    """
+
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], step: int, model: nn.Module, averaged: bool
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.step = step
+        self.model = model
+        self.generative = cast(Generative, model)
+        self.averaged = averaged
+        self.shape: ImageShape = image_shape(config["data"])
+        self._device = next(model.parameters()).device
+
+    @classmethod
+    def open(cls, run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> TrainedRun:
+        """Raises UserError if there is no such run, no such checkpoint, or none that is whole."""
+        file = find_checkpoint(run, checkpoint)
+        directory = (
+            file.resolve().parent.parent if Path(run).expanduser().is_file() else Path(run).expanduser()
+        )
+        config = read_config(directory)
+        refuse_code(config)
+        check(config)
+        stored = _load(file, file.parent, exact=Path(run).expanduser().is_file() or checkpoint == "best")
+        place = set_up({**config["device"], "name": device, "precision": "float32"})
+        model = make_network(config)
+        model.load_state_dict(weights_of(stored))
+        return cls(directory, config, stored.step, model.to(place.device).eval(), "ema" in stored.parts)
+
+    @property
+    def likelihood_kind(self) -> str | None:
+        """What `log_prob` is: "exact", "bound" (a lower bound on log p), or None: there is none."""
+        return self.generative.likelihood_kind
+
+    @torch.inference_mode()
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """uint8 (n, C, H, W); the same for the same seed."""
+        noise = generator(seed, "sample")
+        sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
+        empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
+        return torch.cat([empty, *(self.generative.sample(size, noise).cpu() for size in sizes)])
+
+    @torch.inference_mode()
+    def log_prob(self, x_BCHW: Tensor | np.ndarray, seed: int = 0) -> Tensor:
+        """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`)."""
+        if self.likelihood_kind is None:
+            raise UserError(f"a {self._family} has no likelihood, so there is no log_prob; use task=evaluate")
+        noise = generator(seed, "log_prob")
+        return -self._map(lambda x: self.generative.evaluate(x, noise)["nats"], x_BCHW)
+
+    @torch.inference_mode()
+    def reconstruct(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
+        """uint8 (n, C, H, W): pictures after a passage through the code."""
+        if not isinstance(self.model, Reconstructs):
+            raise UserError(f"a {self._family} reconstructs nothing: it has no code")
+        return self._map(self.model.reconstruct, x_BCHW)
+
+    @torch.inference_mode()
+    def encode(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
+        """Codes, float32 (n, D)."""
+        if not isinstance(self.model, Encodes):
+            raise UserError(f"a {self._family} has no encoder")
+        return self._map(self.model.encode, x_BCHW)
+
+    @torch.inference_mode()
+    def complete(self, x_BCHW: Tensor | np.ndarray, known_11HW: Tensor) -> Tensor:
+        """uint8 (n, C, H, W): pictures redrawn where `known_11HW` is False."""
+        model = self.model
+        if not isinstance(model, Completes):
+            raise UserError(f"a {self._family} cannot complete pictures")
+        return self._map(lambda x: model.complete(x, known_11HW), x_BCHW)
+
+    def save_weights(self, file: str | Path) -> None:
+        """The model's weights as a safetensors file: tensors by name and nothing else."""
+        weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        save_file(weights, file, metadata={"model": self._family, "step": str(self.step)})
+
+    @property
+    def _family(self) -> str:
+        return str(self.config["model"]["name"])
+
+    def _map(self, function: Callable[[Tensor], Tensor], x_BCHW: Tensor | np.ndarray) -> Tensor:
+        images = torch.as_tensor(x_BCHW)
+        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.shape.chw:
+            raise UserError(
+                f"images must be uint8 with shape (n, {', '.join(map(str, self.shape.chw))}), "
+                f"got {str(images.dtype).removeprefix('torch.')} with shape {tuple(images.shape)}"
+            )
+        return torch.cat([function(part.to(self._device)).cpu() for part in images.split(BATCH)])
+
+
+def _load(file: Path, directory: Path, exact: bool) -> checkpoints.Checkpoint:
+    """The file itself if it was asked for by name, else the newest whole one."""
+    if exact:
+        return checkpoints.load_or_explain(file)
+    found, complaints = checkpoints.load_newest(directory)
+    if found is None:
+        raise UserError("; ".join(complaints) + "; there is no whole checkpoint left")
+    return found
