@@ -6,6 +6,7 @@ composed and checked here, without creating a file. `--help`, `--version` and `-
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import sys
@@ -39,7 +40,7 @@ def main() -> NoReturn:
         sys.exit(0)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
     try:
-        args = get_args_parser().parse_args(arguments)
+        args = _parser().parse_args(arguments)
         _refuse_flags(args)
         if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
             check_jobs(args.overrides, args.multirun, args.config_dir)
@@ -74,6 +75,17 @@ def _task(cfg: DictConfig) -> Any:
     from gentrain import registry
 
     return registry.target(registry.look_up(registry.TASKS, "task", cfg.task))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Hydra's parser, whose mistakes are one sentence too."""
+
+    def error(message: str) -> NoReturn:
+        raise UserError(f"{message}; see gentrain --help")
+
+    parser = get_args_parser()
+    parser.error = error  # type: ignore[method-assign]
+    return parser
 
 
 # ---- checks -----------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _check_named(kind: str, section: Any, table: dict[str, Any], schema: Callabl
     for key in settings:
         if key not in own:
             homes = [other for other, target in table.items() if other != name and key in schema(target)]
-            hint = f" (it is one of {kind}={homes[0]})" if homes else suggestion(key, own)
+            hint = f" (it is one of {kind}={homes[0]})" if homes else suggestion(key, own, kind)
             raise UserError(f"{kind}.{key} is not a setting of {kind}={name}{hint}; it has {', '.join(own)}")
     check_section(kind, settings, own)
 
@@ -101,7 +101,7 @@ def check_section(name: str, section: Any, schema: Schema) -> None:
     for key in section:
         if key not in schema:
             raise UserError(
-                f"{name}.{key} is not a setting{suggestion(key, schema)}; {name} has {', '.join(schema)}"
+                f"{name}.{key} is not a setting{suggestion(key, schema, name)}; {name} has {', '.join(schema)}"
             )
     for key, setting in schema.items():
         if key in section:

@@ -85,34 +85,31 @@ def logistic_mass(lower: Tensor, upper: Tensor, mean: Tensor, inv_scale: Tensor)
     return exponent, torch.sigmoid(p.abs()) * torch.sigmoid(m.abs()) * between
 
 
-def log_normal_cdf(x: Tensor) -> Tensor:
-    """log N(x), N the standard normal distribution function, with an accurate gradient in both tails.
-
-    Below -5 by Laplace's continued fraction, N(x) = density(x) / (y + 1/(y + 2/(y + 3/(y + ...)))) at
-    y = -x: torch.special.log_ndtr's float32 gradient is wrong or nan far out.
-    """
-    y = (-x).clamp(min=5)
+def mills_denominator(y: Tensor) -> Tensor:
+    """density(y) / N(-y) for y >= 5, N the normal distribution function: y + 1/(y + 2/(y + 3/(y + ...)))."""
     fraction = y
     for n in range(6, 0, -1):
         fraction = y + n / fraction
-    tail = -0.5 * y.square() - fraction.log() - 0.5 * math.log(2 * math.pi)
-    body = torch.log(0.5 * torch.erfc(x.clamp(min=-5) * -(0.5**0.5)))
-    return torch.where(x < -5, tail, body)
+    return fraction
 
 
 def gaussian_log_mass(lower: Tensor, upper: Tensor, mean: Tensor, inv_sigma: Tensor) -> Tensor:
     """log(N(p) - N(m)), N the normal distribution function, p and m the standardised edges.
 
-    Mirrored into the lower tail, where log N keeps its precision, and taken as
-    log N(p) + log(1 - exp(log N(m) - log N(p))).
+    Mirrored into the lower tail, where N keeps its precision. Below p = -5 the density is taken out,
+    log density(p) + log(1/f(p) - density(m)/density(p)/f(m)), f Laplace's continued fraction above:
+    torch.special.log_ndtr's float32 gradient is wrong or nan far out.
     """
-    p = (upper - mean) * inv_sigma
-    m = (lower - mean) * inv_sigma
-    mirrored = p + m > 0
-    log_p = log_normal_cdf(torch.where(mirrored, -m, p))
-    log_m = log_normal_cdf(torch.where(mirrored, -p, m))
-    # The clamp only acts where float32 rounds the two to the same number; log(0) would be -inf.
-    return log_p + torch.log(-torch.expm1((log_m - log_p).clamp(max=-1e-30)))
+    gap = (upper - lower) * inv_sigma
+    p = torch.minimum((upper - mean) * inv_sigma, (mean - lower) * inv_sigma)  # mirrored: -m is the nearer
+    # Each branch is given -5 where the other is used: `where` must not meet a nan in what it drops.
+    in_tail, switch = p < -5, p.new_full((), -5)
+    tail_p, body_p = torch.where(in_tail, p, switch), torch.where(in_tail, switch, p)
+    ratio = torch.exp(gap * (tail_p - gap / 2)) / mills_denominator(gap - tail_p)
+    tail = -0.5 * tail_p.square() - 0.5 * math.log(2 * math.pi)
+    tail = tail + torch.log(1 / mills_denominator(-tail_p) - ratio)
+    body = torch.erfc(body_p * -(0.5**0.5)) - torch.erfc((gap - body_p) * 0.5**0.5)
+    return torch.where(in_tail, tail, torch.log(body.clamp(min=1e-37) / 2))
 
 
 def uniform_noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:

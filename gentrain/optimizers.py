@@ -30,12 +30,12 @@ def adamw(
     weight_decay: NotNegative,
 ) -> Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101)."""
-    return AdamW(params, lr, betas, eps, weight_decay)
+    return AdamW(params, lr, betas, eps, weight_decay, fused=True)
 
 
 def adam(params: Parameters, lr: float, *, betas: tuple[Fraction, Fraction], eps: NotNegative) -> Optimizer:
     """Adam (arXiv 1412.6980)."""
-    return Adam(params, lr, betas, eps)
+    return Adam(params, lr, betas, eps, fused=True)
 
 
 def sgd(

@@ -6,6 +6,7 @@ Targets are strings, so that the command can list and check names without import
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -57,6 +58,8 @@ def look_up(table: dict[str, Any], kind: str, name: object) -> Any:
     return table[name]
 
 
-def suggestion(name: str, known: Any) -> str:
+def suggestion(name: str, known: Iterable[str], section: str = "") -> str:
+    """" (did you mean section.key?)" for the known name that is most like this one, if any is."""
     close = get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    prefix = f"{section}." if section else ""
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""

@@ -15,8 +15,8 @@ from gentrain.likelihoods import (
     LogisticMixture,
     bin_edges,
     gaussian_log_mass,
-    log_normal_cdf,
     logistic_mass,
+    mills_denominator,
 )
 
 MEANS = [-50.0, -3.0, -1.0, -0.31, 0.0, 0.004, 0.7, 1.0, 2.5, 50.0]
@@ -87,14 +87,18 @@ def test_gaussian_mass_matches_float64(levels: int, mean: float) -> None:
         assert abs(ours.double().exp().sum().item() - 1) < 1e-5
 
 
-def test_log_normal_cdf_and_its_gradient() -> None:
-    x = torch.cat([-torch.logspace(-3, 7, 300), torch.logspace(-3, 1, 100)]).requires_grad_()
-    log_cdf = log_normal_cdf(x)
-    (gradient,) = torch.autograd.grad(log_cdf.sum(), x)
-    x64 = x.detach().double().numpy()
-    np.testing.assert_allclose(log_cdf.detach().numpy(), special.log_ndtr(x64), rtol=2e-5, atol=1e-7)
-    hazard = math.sqrt(2 / math.pi) / special.erfcx(-x64 / math.sqrt(2))
-    np.testing.assert_allclose(gradient.numpy(), hazard, rtol=2e-5, atol=1e-6)
+def test_the_continued_fraction_and_the_gradient_far_in_the_tail() -> None:
+    y = torch.logspace(math.log10(5), 6, 300)
+    hazard = math.sqrt(2 / math.pi) / special.erfcx(y.double().numpy() / math.sqrt(2))
+    np.testing.assert_allclose(mills_denominator(y).numpy(), hazard, rtol=1e-6)
+    # The mass above an edge: d log N(-y) / dy = -hazard, on both sides of where the formula changes.
+    y = torch.cat([torch.linspace(-4, 8, 100), y]).requires_grad_()
+    log_mass = gaussian_log_mass(y, torch.tensor(OPEN * 1e3), torch.zeros(()), torch.ones(()))
+    (gradient,) = torch.autograd.grad(log_mass.sum(), y)
+    y64 = y.detach().double().numpy()
+    hazard = math.sqrt(2 / math.pi) / special.erfcx(y64 / math.sqrt(2))
+    np.testing.assert_allclose(log_mass.detach().numpy(), special.log_ndtr(-y64), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(-gradient.numpy(), hazard, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "gaussian"])

@@ -272,10 +272,10 @@ def test_same_generator_same_numbers(sample_mode: str) -> None:
     ("levels", "changes"),
     [
         (256, {}),
-        (256, {"likelihood": "gaussian"}),
+        (256, {"likelihood": "logistic_mixture"}),
         (256, {"likelihood": "gaussian", "sigma": "predicted"}),
         (2, {"likelihood": "bernoulli"}),
-        (2, {}),
+        (2, {"likelihood": "logistic_mixture"}),
         (256, {"encoder_blocks": 1, "dropout": 0.1, "free_bits": 0.1, "kl_warmup_steps": 10}),
     ],
 )
@@ -303,7 +303,7 @@ def test_the_loss_falls(levels: int, changes: dict) -> None:
         (ImageShape(1, 8, 8), {"likelihood": "bernoulli"}, r"data\.levels=2"),
         (ImageShape(1, 7, 7), {}, r"data\.size"),
         (ImageShape(1, 8, 129), {}, r"data\.size"),
-        (ImageShape(2, 8, 8), {}, r"data\.channels"),
+        (ImageShape(2, 8, 8), {"likelihood": "logistic_mixture"}, r"data\.channels"),
     ],
 )
 def test_settings_that_do_not_fit_get_a_sentence(shape: ImageShape, changes: dict, key: str) -> None:

@@ -1,0 +1,107 @@
+"""Checkpoints are whole or not there, and damage is found before anything is parsed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from families import assert_same
+
+from gentrain import checkpoint
+from gentrain.checkpoint import Checkpoint, Damaged
+from gentrain.errors import RunFailed, UserError
+
+
+def example(step: int = 7) -> Checkpoint:
+    parts = {"model": {"w": torch.arange(12.0).view(3, 4)}, "optimizer": {"lr": 0.1, "steps": [1, 2]}}
+    return Checkpoint(step, "seed: 0\n", parts, {"metric": "valid/mse", "value": 0.5, "step": 6}, ["sample"], "abc")
+
+
+def test_what_is_saved_is_loaded_and_torch_reads_it_too(tmp_path: Path) -> None:
+    path = tmp_path / "step_00000007.pt"
+    checkpoint.save(path, example())
+    assert_same(vars(checkpoint.load(path)), vars(example()))
+    stored = torch.load(path, weights_only=True)
+    assert stored["format"] == 1
+    assert_same(stored["parts"], example().parts)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_any_changed_or_missing_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "step_00000001.pt"
+    checkpoint.save(path, example())
+    whole = path.read_bytes()
+    positions = [0, 1, len(whole) - 1, len(whole) - 70, *random.Random(0).choices(range(len(whole)), k=200)]
+    for position in positions:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(Damaged):
+            checkpoint.load(path)
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Damaged):
+            checkpoint.load(path)
+
+
+def test_the_one_before_a_damaged_one_is_used_and_the_damaged_one_named(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path / checkpoint.file_name(step), example(step))
+    newest = tmp_path / checkpoint.file_name(3)
+    newest.write_bytes(newest.read_bytes()[:100])
+    found, complaints = checkpoint.load_newest(tmp_path)
+    assert found is not None
+    assert found.step == 2
+    assert len(complaints) == 1
+    assert str(newest) in complaints[0]
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load_or_explain(newest)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
+    """Even with a right checksum."""
+    sentinel = tmp_path / "sentinel"
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (sentinel,)
+
+    path = tmp_path / "step_00000001.pt"
+    torch.save({"format": 1, "parts": Attack()}, path)
+    path.write_bytes(checkpoint.seal(path.read_bytes()))
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.load(path)
+    assert not sentinel.exists()
+
+
+def test_another_format_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "step_00000001.pt"
+    torch.save({"format": 2}, path)
+    path.write_bytes(checkpoint.seal(path.read_bytes()))
+    with pytest.raises(UserError, match="another version"):
+        checkpoint.load(path)
+
+
+def test_old_ones_are_dropped(tmp_path: Path) -> None:
+    for step in (100, 5, 20, 1000):
+        checkpoint.save(tmp_path / checkpoint.file_name(step), example(step))
+    (tmp_path / "best.pt").write_bytes(b"best")
+    checkpoint.prune(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step_00000100.pt", "step_00001000.pt"]
+
+
+def test_a_full_disk_names_the_file_and_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path / checkpoint.file_name(1), example(1))
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed, match=r"no space left to write .*step_00000002.pt; the last good .*step_00000001.pt"):
+        checkpoint.save(tmp_path / checkpoint.file_name(2), example(2))
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.file_name(1)]

@@ -1,0 +1,209 @@
+"""The command: fast to start, and a mistake is one sentence with status 2 that leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gentrain as library
+from conftest import Command
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--cfg", "job"], ["--cfg", "job", "model=vae"]])
+def test_starts_without_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('TORCH' if 'torch' in sys.modules else 'NO TORCH'))\n"
+        "from gentrain.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "NO TORCH"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version_and_help_say_what_a_user_needs(gentrain: Command) -> None:
+    assert gentrain("--version").out == f"gentrain {library.__version__}\n"
+    shown = gentrain("--help").out
+    for words in ("model: vae", "data: anime, folder", "gentrain model=vae data=anime", "gentrain resume="):
+        assert words in shown
+
+
+def test_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gentrain", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.startswith("gentrain ")
+
+
+MISTAKES = {
+    "typo": (["train.max_step=5"], "train.max_step is not a setting (did you mean train.max_steps?)"),
+    "typo with +": (["+train.max_step=5"], "did you mean train.max_steps?"),
+    "typo with ++": (["++train.max_step=5"], "did you mean train.max_steps?"),
+    "top-level typo": (["sede=5"], "sede is not a setting (did you mean seed?)"),
+    "group typo": (["modle=vae"], "modle is not a setting (did you mean model?)"),
+    "unknown choice": (["model=vea"], "model=vea is not known (did you mean vae?); choose from vae"),
+    "unknown data": (["data=animee"], "data=animee is not known (did you mean anime?); choose from anime, folder"),
+    "wrong type": (["optimizer.lr=abc"], "optimizer.lr=abc is not possible; it must be a number above 0"),
+    "a float for a count": (["train.max_steps=2.5"], "train.max_steps=2.5 is not possible; it must be a whole number"),
+    "true for a number": (["seed=true"], "seed=True is not possible; it must be a whole number"),
+    "out of range": (["train.batch_size=0"], "train.batch_size=0 is not possible; it must be a whole number at least 1"),
+    "negative lr": (["optimizer.lr=-1"], "optimizer.lr=-1 is not possible; it must be a number above 0"),
+    "no choice of these": (["data.size=33"], "data.size=33 is not possible; it must be 32 or 64"),
+    "a list too long": (["optimizer.betas=[0.9,0.9,0.9]"], "optimizer.betas=[0.9, 0.9, 0.9] is not possible"),
+    "another data set's key": (["data.root=x"], "data.root is not a setting of data=anime (it is one of data=folder)"),
+    "another optimizer's key": (["optimizer.momentum=0.5"], "it is one of optimizer=sgd"),
+    "another model's key": (["model.discriminator_lr=1"], "model.discriminator_lr is not a setting of model=vae"),
+    "another task's key": (["sample.count=3"], "sample is not a setting (it belongs to task=sample)"),
+    "missing value": (["data=folder"], "data.root must be given"),
+    "deleted value": (["~train.batch_size"], "train.batch_size is missing"),
+    "missing path": (["data=folder", "data.root=nowhere"], "data.root=nowhere is no folder"),
+    "resume of nothing": (["resume=nowhere"], "resume=nowhere is no run directory"),
+    "init_from nothing": (["init_from=nowhere"], "nowhere is no run directory"),
+    "task without a run": (["task=sample"], "task=sample needs run="),
+    "task on nothing": (["task=evaluate", "run=nowhere"], "nowhere is no run directory"),
+    "no such checkpoint": (["checkpoint=first"], "checkpoint=first is not possible; it must be last or best"),
+    "settings that do not fit": (["model.likelihood=bernoulli"], "data.levels=2"),
+    "a sweep without -m": (["seed=1,2"], "seed"),
+    "half an override": (["seed"], "seed"),
+    "no option": (["--modle=vae"], "--modle"),
+    "levels": (["data.levels=1"], "data.levels=1 is not possible; it must be a whole number between 2 and 256"),
+    "split too fine": (["train.accumulate_steps=65"], "train.accumulate_steps=65 cannot split"),
+    "foreign primary config": (["--config-name=other"], "--config-dir"),
+    "rerun of a pickle": (["--experimental-rerun=config.pickle"], "pickle"),
+    "no config dir": (["--config-dir=nowhere"], "--config-dir nowhere is not a directory"),
+    "one bad job in a sweep": (["-m", "seed=1,x"], "seed=x is not possible"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(mistake: str, gentrain: Command) -> None:
+    arguments, sentence = MISTAKES[mistake]
+    outcome = gentrain(*arguments)
+    assert outcome.status == 2
+    assert sentence in outcome.err
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none(gentrain: Command) -> None:
+    outcome = gentrain("device=cuda")
+    assert outcome.status == 2
+    assert "device=cuda was asked for, but torch finds none; this machine has cpu" in outcome.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+ATTACK = "{_target_: pathlib.Path.touch, _args_: [SENTINEL]}"
+ATTACKS = {
+    "a value": [f"+model.x={ATTACK}"],
+    "a key": ["+model._target_=pathlib.Path.touch"],
+    "hydra's launcher": ["hydra.launcher._target_=pathlib.Path.touch"],
+    "hydra's launcher in a sweep": ["-m", "hydra.launcher._target_=pathlib.Path.touch", "seed=1,2"],
+    "a callback": [f"+hydra.callbacks.x={ATTACK}"],
+    "a log handler": ["+hydra.job_logging.handlers.x.class=pathlib.Path", "++hydra.job_logging.version=1"],
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_override_names_no_code(attack: str, gentrain: Command) -> None:
+    sentinel = Path.cwd() / "sentinel"
+    outcome = gentrain(*(argument.replace("SENTINEL", str(sentinel)) for argument in ATTACKS[attack]))
+    assert outcome.status == 2
+    assert "refused" in outcome.err
+    assert not sentinel.exists()
+    assert list(Path.cwd().iterdir()) == []
+
+
+FOREIGN = {
+    "model/foreign.yaml": "# @package _global_\nmodel: {name: vae, inner: {_target_: pathlib.Path.touch, self: SENTINEL}}",
+    "experiment/foreign.yaml": (
+        "# @package _global_\nhydra: {callbacks: {x: {_target_: pathlib.Path.touch, self: SENTINEL}}}"
+    ),
+    "hydra/launcher/foreign.yaml": "_target_: pathlib.Path.touch\nself: SENTINEL",
+    "hydra/job_logging/foreign.yaml": "version: 1\nhandlers: {x: {'()': pathlib.Path.touch, self: SENTINEL}}",
+}
+
+
+@pytest.mark.parametrize("file", FOREIGN)
+def test_a_foreign_config_names_no_code(file: str, gentrain: Command, tmp_path: Path) -> None:
+    sentinel = tmp_path / "sentinel"
+    config = tmp_path / "foreign" / file
+    config.parent.mkdir(parents=True)
+    config.write_text(FOREIGN[file].replace("SENTINEL", str(sentinel)))
+    group = str(Path(file).parent)
+    outcome = gentrain("--config-dir", str(tmp_path / "foreign"), f"{group}=foreign")
+    assert outcome.status == 2
+    assert "refused" in outcome.err
+    assert not sentinel.exists()
+
+
+def test_a_run_from_elsewhere_names_no_code(gentrain: Command, tiny: list[str]) -> None:
+    gentrain(*tiny, "train.max_steps=1", "run_dir=run")
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text() + "extra:\n  _target_: pathlib.Path.touch\n")
+    for arguments in (["resume=run"], ["task=sample", "run=run"]):
+        outcome = gentrain(*arguments)
+        assert outcome.status == 2
+        assert "_target_" in outcome.err
+
+
+def test_configs_of_the_users_own(gentrain: Command, tiny: list[str], tmp_path: Path) -> None:
+    preset = tmp_path / "mine" / "experiment" / "small.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\ndefaults:\n  - override /optimizer: sgd\ntrain:\n  max_steps: 2\n  batch_size: 3\n")
+    tiny = [setting for setting in tiny if "max_steps" not in setting]
+    outcome = gentrain("--config-dir", str(tmp_path / "mine"), *tiny, "experiment=small", "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    config = Path("run/config.yaml").read_text()
+    assert "max_steps: 2\n" in config  # the preset wins over the family's defaults
+    assert "batch_size: 8\n" in config  # what is typed wins over the preset
+    assert "name: sgd\n" in config
+
+
+def test_a_familys_defaults_yield_to_the_user(gentrain: Command) -> None:
+    shown = gentrain("--cfg", "job", "model=vae").out
+    assert "lr: 0.002\n" in shown  # configs/model_optimizer/vae_adamw.yaml
+    shown = gentrain("--cfg", "job", "model=vae", "optimizer=sgd").out
+    assert "lr: 0.1\n" in shown
+    shown = gentrain("--cfg", "job", "optimizer.lr=0.5").out
+    assert "lr: 0.5\n" in shown
+
+
+def test_a_sweep_runs_every_job_and_goes_on_after_a_failure(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first job diverges; the second one finishes; the command's status is that of a failure."""
+    outcome = gentrain("-m", *tiny, "train.grad_clip=null", "optimizer=sgd", "optimizer.lr=1e30,1e-3")
+    assert outcome.status == 1
+    assert "training diverged at step" in outcome.err
+    runs = sorted(Path("outputs").glob("*/*-vae-folder*"))
+    statuses = sorted((run / "result.json").read_text().split('"')[3] for run in runs)
+    assert statuses == ["failed", "finished"]
+
+
+def test_all_jobs_of_a_sweep_are_checked_first(gentrain: Command, tiny: list[str]) -> None:
+    outcome = gentrain("-m", *tiny, "train.batch_size=4,0")
+    assert outcome.status == 2
+    assert "train.batch_size=0" in outcome.err
+    assert not Path("outputs").exists()
+
+
+def test_a_failure_of_ours_keeps_its_traceback(tmp_path: Path, tiny: list[str]) -> None:
+    code = (
+        "import gentrain.loop, gentrain.cli\n"
+        "def broken(*_): raise ValueError('our bug')\n"
+        "gentrain.loop.seed_everything = broken\n"
+        "gentrain.cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *tiny], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "our bug" in done.stderr
