@@ -42,6 +42,9 @@ class RunDir:
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path)
             run.lock()
+            if is_run(path):
+                run.unlock()
+                raise UserError(f"another process has just made {path}; run the command again to go on in it")
             return run
         now = datetime.now()
         base = Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{name}"

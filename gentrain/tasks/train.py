@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -34,25 +35,24 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Train to the end. Raises UserError, RunFailed, or, once the run is saved, Interrupted."""
     command, console = plan(config, overrides), Console()
-    with StopRequest() as stop:
-        if not command.resumes:
-            stored = checkpoints.load_or_explain(command.start_from) if command.start_from else None
-            with preparing(console) as progress:
-                data = open_data(command.config["data"], progress)
-            directory = RunDir.create(command.run_dir, command.name)
-        else:
+    with StopRequest() as stop, ExitStack() as held:
+        stored = None
+        if command.resumes:
             assert command.run_dir is not None
             directory = RunDir(command.run_dir)
             directory.lock()
+            held.callback(directory.unlock)
             stored = _newest(directory, console)
             if _already_finished(stored, command, directory, console):
-                return directory.unlock()
-            with preparing(console) as progress:
-                data = open_data(command.config["data"], progress)
-        try:
-            _train(*_begin(command, directory, data, stored, stop, console), console)
-        finally:
-            directory.unlock()
+                return
+        elif command.start_from is not None:
+            stored = checkpoints.load_or_explain(command.start_from)
+        with preparing(console) as progress:
+            data = open_data(command.config["data"], progress)
+        if not command.resumes:  # only now: data that cannot be read leave no empty run behind
+            directory = RunDir.create(command.run_dir, command.name)
+            held.callback(directory.unlock)
+        _train(*_begin(command, directory, data, stored, stop, console), console)
 
 
 def _newest(directory: RunDir, console: Console) -> Checkpoint | None:
