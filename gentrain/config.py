@@ -62,13 +62,20 @@ def check(config: Mapping[str, Any]) -> None:
             )
     for key, annotation in PLAIN_KEYS.items():
         _check_value(key, config.get(key), annotation)
-    check_section("train", config["train"], schema_of(Train))
     check_section("device", config["device"], schema_of(Device))
+    for name, settings in own_sections.items():
+        check_section(name, config.get(name, {}), schema_of(settings))
+    if from_a_run(config):
+        return  # what is composed here is not what will be used: the task checks that
+    check_section("train", config["train"], schema_of(Train))
     _check_named("data", config["data"], registry.DATA, lambda path: schema_of(registry.target(path)))
     _check_named("model", config["model"], registry.MODELS, model_schema)
     _check_named("optimizer", config["optimizer"], registry.OPTIMIZERS, optimizer_schema)
-    for name, settings in own_sections.items():
-        check_section(name, config.get(name, {}), schema_of(settings))
+
+
+def from_a_run(config: Mapping[str, Any]) -> bool:
+    """Whether model, data, optimizer and training come from an existing run instead of this config."""
+    return config["resume"] is not None or config["task"] != "train"
 
 
 def model_schema(family: registry.Family) -> Schema:
@@ -101,7 +108,8 @@ def check_section(name: str, section: Any, schema: Schema) -> None:
     for key in section:
         if key not in schema:
             raise UserError(
-                f"{name}.{key} is not a setting{suggestion(key, schema, name)}; {name} has {', '.join(schema)}"
+                f"{name}.{key} is not a setting{suggestion(key, schema, name)}; "
+                f"{name} has {', '.join(schema)}"
             )
     for key, setting in schema.items():
         if key in section:

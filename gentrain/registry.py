@@ -59,7 +59,7 @@ def look_up(table: dict[str, Any], kind: str, name: object) -> Any:
 
 
 def suggestion(name: str, known: Iterable[str], section: str = "") -> str:
-    """" (did you mean section.key?)" for the known name that is most like this one, if any is."""
+    """ " (did you mean section.key?)" for the known name that is most like this one, if any is."""
     close = get_close_matches(name, list(known), n=1)
     prefix = f"{section}." if section else ""
     return f" (did you mean {prefix}{close[0]}?)" if close else ""

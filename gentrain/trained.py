@@ -43,7 +43,7 @@ def find_checkpoint(run: str | Path, which: str) -> Path:
 def weights_of(stored: checkpoints.Checkpoint) -> dict[str, Tensor]:
     """The model's weights: averaged ones where the run keeps an average."""
     if "ema" not in stored.parts:
-        return stored.parts["model"]  # type: ignore[no-any-return]
+        return stored.parts["model"]
     average = stored.parts["ema"].items()
     return {key.removeprefix(AVERAGE): value for key, value in average if key.startswith(AVERAGE)}
 

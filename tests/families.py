@@ -44,7 +44,9 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert one["step"] == other["step"]
     assert one["best"] == other["best"]
     assert_same(one["parts"], other["parts"])
-    assert_same(checkpoint(left / "checkpoints/best.pt")["parts"], checkpoint(right / "checkpoints/best.pt")["parts"])
+    assert_same(
+        checkpoint(left / "checkpoints/best.pt")["parts"], checkpoint(right / "checkpoints/best.pt")["parts"]
+    )
     assert curves(left) == curves(right)
 
 

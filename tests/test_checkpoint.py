@@ -19,7 +19,9 @@ from gentrain.errors import RunFailed, UserError
 
 def example(step: int = 7) -> Checkpoint:
     parts = {"model": {"w": torch.arange(12.0).view(3, 4)}, "optimizer": {"lr": 0.1, "steps": [1, 2]}}
-    return Checkpoint(step, "seed: 0\n", parts, {"metric": "valid/mse", "value": 0.5, "step": 6}, ["sample"], "abc")
+    return Checkpoint(
+        step, "seed: 0\n", parts, {"metric": "valid/mse", "value": 0.5, "step": 6}, ["sample"], "abc"
+    )
 
 
 def test_what_is_saved_is_loaded_and_torch_reads_it_too(tmp_path: Path) -> None:
@@ -95,13 +97,17 @@ def test_old_ones_are_dropped(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step_00000100.pt", "step_00001000.pt"]
 
 
-def test_a_full_disk_names_the_file_and_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_names_the_file_and_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.save(tmp_path / checkpoint.file_name(1), example(1))
 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunFailed, match=r"no space left to write .*step_00000002.pt; the last good .*step_00000001.pt"):
+    with pytest.raises(
+        RunFailed, match=r"no space left to write .*step_00000002.pt; the last good .*step_00000001.pt"
+    ):
         checkpoint.save(tmp_path / checkpoint.file_name(2), example(2))
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint.file_name(1)]

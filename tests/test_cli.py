@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import gentrain as library
 from conftest import Command
 
+import gentrain as library
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--cfg", "job"], ["--cfg", "job", "model=vae"]])
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["--cfg", "job"], ["--cfg", "job", "model=vae"]]
+)
 def test_starts_without_torch(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys, atexit\n"
@@ -21,7 +23,9 @@ def test_starts_without_torch(arguments: list[str], tmp_path: Path) -> None:
         "from gentrain.cli import main\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "NO TORCH"
     assert list(tmp_path.iterdir()) == []
@@ -36,7 +40,11 @@ def test_version_and_help_say_what_a_user_needs(gentrain: Command) -> None:
 
 def test_runs_as_a_module(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gentrain", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+        [sys.executable, "-m", "gentrain", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
     )
     assert done.stdout.startswith("gentrain ")
 
@@ -158,7 +166,9 @@ def test_a_run_from_elsewhere_names_no_code(gentrain: Command, tiny: list[str]) 
 def test_configs_of_the_users_own(gentrain: Command, tiny: list[str], tmp_path: Path) -> None:
     preset = tmp_path / "mine" / "experiment" / "small.yaml"
     preset.parent.mkdir(parents=True)
-    preset.write_text("# @package _global_\ndefaults:\n  - override /optimizer: sgd\ntrain:\n  max_steps: 2\n  batch_size: 3\n")
+    preset.write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: sgd\ntrain:\n  max_steps: 2\n  batch_size: 3\n"
+    )
     tiny = [setting for setting in tiny if "max_steps" not in setting]
     outcome = gentrain("--config-dir", str(tmp_path / "mine"), *tiny, "experiment=small", "run_dir=run")
     assert outcome.status == 0, outcome.err

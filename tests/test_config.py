@@ -50,7 +50,12 @@ def test_a_choices_yaml_has_the_keys_of_its_signature(group: str, name: str, sch
 
 
 def test_every_yaml_is_known_and_every_name_has_its_yaml() -> None:
-    tables = {"data": registry.DATA, "model": registry.MODELS, "optimizer": registry.OPTIMIZERS, "task": registry.TASKS}
+    tables = {
+        "data": registry.DATA,
+        "model": registry.MODELS,
+        "optimizer": registry.OPTIMIZERS,
+        "task": registry.TASKS,
+    }
     for group, table in tables.items():
         assert {path.stem for path in (CONFIG_DIR / group).glob("*.yaml")} == set(table), group
 
@@ -99,7 +104,12 @@ def test_expected_in_words() -> None:
 
 def test_differences_leave_out_what_is_not_the_run() -> None:
     old = {"run_dir": "a", "seed": 0, "train": {"max_steps": 1, "batch_size": 2}, "model": {"name": "vae"}}
-    new = {"run_dir": "b", "seed": 1, "train": {"max_steps": 9, "batch_size": 2}, "model": {"name": "gan", "x": 1}}
+    new = {
+        "run_dir": "b",
+        "seed": 1,
+        "train": {"max_steps": 9, "batch_size": 2},
+        "model": {"name": "gan", "x": 1},
+    }
     changed = differences(old, new)
     assert changed == {
         "model.name": ("vae", "gan"),
@@ -111,7 +121,9 @@ def test_differences_leave_out_what_is_not_the_run() -> None:
 
 
 def test_hydras_own_targets_are_let_through_and_no_others() -> None:
-    refuse_code({"hydra": {"launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}}})
+    refuse_code(
+        {"hydra": {"launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}}}
+    )
     refuse_code({"hydra": {"launcher": {"_target_": "hydra_plugins.joblib.JoblibLauncher"}}})
     for config in (
         {"hydra": {"launcher": {"_target_": "os.system"}}},

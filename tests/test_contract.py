@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Command
 from families import FAMILIES, assert_same_run, curves, newest
 from PIL import Image
 
 import gentrain as library
-from conftest import Command
 from gentrain.learners.minimize import Minimize
 from gentrain.registry import MODELS
 
@@ -43,12 +43,22 @@ def test_a_run_leaves_what_the_interface_names(family: str, gentrain: Command, t
     assert stored["step"] == 6
     assert {"model", "ema", "optimizer"} <= stored["parts"].keys()
     tags = {tag for line in curves(run) for tag in line}
-    assert {"train/loss", "train/grad_norm", "train/lr", json.loads(json.dumps(stored["best"]["metric"]))} <= tags
+    assert {
+        "train/loss",
+        "train/grad_norm",
+        "train/lr",
+        json.loads(json.dumps(stored["best"]["metric"])),
+    } <= tags
 
 
 @families
 def test_loss_falls(family: str, gentrain: Command, tiny: list[str]) -> None:
-    more = ["train.max_steps=60", "optimizer.lr=0.02", "train.eval_every_steps=null", "train.sample_every_steps=null"]
+    more = [
+        "train.max_steps=60",
+        "optimizer.lr=0.02",
+        "train.eval_every_steps=null",
+        "train.sample_every_steps=null",
+    ]
     assert gentrain(*tiny, *FAMILIES[family], *more, "run_dir=run").status == 0
     losses = [line["train/loss"] for line in curves(Path("run")) if "train/loss" in line]
     assert len(losses) == 60
@@ -108,7 +118,9 @@ def test_looking_more_often_changes_no_weight(family: str, gentrain: Command, ti
 
 
 @families
-def test_a_branch_from_a_checkpoint_file_is_the_same_run(family: str, gentrain: Command, tiny: list[str]) -> None:
+def test_a_branch_from_a_checkpoint_file_is_the_same_run(
+    family: str, gentrain: Command, tiny: list[str]
+) -> None:
     gentrain(*tiny, *FAMILIES[family], "run_dir=whole")
     outcome = gentrain("resume=whole/checkpoints/step_00000002.pt", "run_dir=branch")
     assert outcome.status == 0, outcome.err
@@ -128,7 +140,11 @@ def test_accumulation_and_no_average_and_no_clipping(family: str, gentrain: Comm
 
 @families
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
-def test_every_optimizer_and_schedule(family: str, optimizer: str, gentrain: Command, tiny: list[str]) -> None:
-    outcome = gentrain(*tiny, *FAMILIES[family], f"optimizer={optimizer}", "optimizer.schedule=constant", "run_dir=run")
+def test_every_optimizer_and_schedule(
+    family: str, optimizer: str, gentrain: Command, tiny: list[str]
+) -> None:
+    outcome = gentrain(
+        *tiny, *FAMILIES[family], f"optimizer={optimizer}", "optimizer.schedule=constant", "run_dir=run"
+    )
     assert outcome.status == 0, outcome.err
     assert [line["train/lr"] for line in curves(Path("run")) if "train/lr" in line][-1] > 0

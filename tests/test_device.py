@@ -38,7 +38,9 @@ def test_tf32_needs_cuda() -> None:
         set_up(SECTION | {"precision": "tf32"})
 
 
-@pytest.mark.parametrize("option", ["precision=bf16", "channels_last=true", "channels_last=false", "threads=1"])
+@pytest.mark.parametrize(
+    "option", ["precision=bf16", "channels_last=true", "channels_last=false", "threads=1"]
+)
 def test_a_run_with_each_option(option: str, gentrain: Command, tiny: list[str]) -> None:
     outcome = gentrain(*tiny, *FAMILIES["vae"], f"device.{option}", "run_dir=run")
     assert outcome.status == 0, outcome.err

@@ -72,7 +72,9 @@ Minimize.eval_step = eval_step
 def test_sigkill(moment: str, gentrain: Command, tiny: list[str]) -> None:
     command = [*tiny, *FAMILIES["vae"]]
     code = DIE + MOMENTS[moment] + "\nfrom gentrain.cli import main\nmain()\n"
-    child = subprocess.run([sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True
+    )
     assert child.returncode == -signal.SIGKILL, child.stderr
     again = gentrain(*command, "run_dir=cut")  # the same command goes on by itself
     assert again.status == 0, again.err
@@ -96,7 +98,9 @@ from gentrain.cli import main
 main()
 """
     command = [*tiny, *FAMILIES["vae"]]
-    child = subprocess.run([sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True
+    )
     assert child.returncode == 130, child.stderr
     assert "Traceback" not in child.stderr
     assert "gentrain resume=cut" in child.stdout

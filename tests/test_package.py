@@ -43,7 +43,9 @@ def test_the_wheel_gives_help_in_a_fresh_environment(built: tuple[Path, Path], t
     subprocess.run([*pip, "--no-deps", str(built[0])], check=True, capture_output=True)
     empty = tmp_path / "empty"
     empty.mkdir()
-    shown = subprocess.run([python.with_name("gentrain"), "--help"], capture_output=True, text=True, cwd=empty)
+    shown = subprocess.run(
+        [python.with_name("gentrain"), "--help"], capture_output=True, text=True, cwd=empty
+    )
     assert shown.returncode == 0, shown.stderr
     assert "data: anime, folder" in shown.stdout
     assert list(empty.iterdir()) == []

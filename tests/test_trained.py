@@ -44,7 +44,10 @@ def test_evaluation_names_its_protocol(run: Path, gentrain: Command) -> None:
     written = json.loads((run / "evaluation.json").read_text())
     config = library.load(run).config
     test = open_data(config["data"], lambda *_: None).split("test")
-    assert written["protocol"] | {"split": "test", "images": len(test), "levels": 256, "step": 6} == written["protocol"]
+    assert (
+        written["protocol"] | {"split": "test", "images": len(test), "levels": 256, "step": 6}
+        == written["protocol"]
+    )
     figures = written["figures"]
     nats, bits = figures["nats"], figures["bits_per_dim"]
     assert bits["mean"] == pytest.approx(nats["mean"] / (3 * 8 * 8 * np.log(2)), rel=1e-6)
@@ -55,7 +58,9 @@ def test_evaluation_names_its_protocol(run: Path, gentrain: Command) -> None:
     assert "split" in outcome.out
     direct = -library.load(run).log_prob(np.asarray(test)).double()
     assert direct.mean().item() == pytest.approx(nats["mean"], abs=5 * nats["standard_error"] + 1)
-    assert gentrain("task=evaluate", "run=run", "evaluate.split=valid", "evaluate.iwae_samples=null").status == 0
+    assert (
+        gentrain("task=evaluate", "run=run", "evaluate.split=valid", "evaluate.iwae_samples=null").status == 0
+    )
     assert "iwae_nats" not in json.loads((run / "evaluation.json").read_text())["figures"]
 
 
@@ -63,7 +68,9 @@ def test_sums_are_over_images_whatever_the_batches(run: Path, gentrain: Command)
     """With a batch size that leaves a short last batch, a figure without noise is the same."""
     means = []
     for batch_size in (3, 256):
-        gentrain("task=evaluate", "run=run", f"evaluate.batch_size={batch_size}", "evaluate.iwae_samples=null")
+        gentrain(
+            "task=evaluate", "run=run", f"evaluate.batch_size={batch_size}", "evaluate.iwae_samples=null"
+        )
         means.append(json.loads((run / "evaluation.json").read_text())["figures"]["mse"]["mean"])
     assert means[0] == pytest.approx(means[1], rel=1e-6)
 

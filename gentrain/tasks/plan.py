@@ -73,7 +73,7 @@ def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides:
     else:
         raise UserError(f"resume={path} is no run directory (no config.yaml in it) and no checkpoint file")
     saved = _saved_config(source)
-    new = _with_overrides(saved, config, overrides)
+    new = _with_overrides(saved, config, overrides) | {"resume": None}
     check(new)
     changes = _allowed_changes(saved, new, source)
     if path.is_file():
