@@ -191,7 +191,8 @@ def _check_finite(metrics: Metrics, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise RunFailed(
             f"training diverged at step {step}: loss {loss}, gradient norm {grad_norm}, "
-            f"learning rate {lr:g}; try a lower optimizer.lr, more optimizer.warmup_steps or a smaller train.grad_clip"
+            f"learning rate {lr:g}; try a lower optimizer.lr, more "
+            "optimizer.warmup_steps or a smaller train.grad_clip"
         )
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 SMALLEST = 5
+HEAD_WIDENING = 4
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:
@@ -125,8 +126,12 @@ class Decoder(nn.Module):
             layers += [ResidualBlock(widths[level], dropout) for _ in range(blocks)]
             if level > 0:
                 layers += [nn.SiLU(), Upsample(widths[level], widths[level - 1], sizes[level])]
-        self.layers = nn.Sequential(*layers, nn.SiLU())
-        self.head = Upsample(widths[0], out_channels, sizes[0])
+        # Each feature pixel becomes 2x2 pixels of P numbers: more of them than it has channels, so widen first.
+        wide = HEAD_WIDENING * widths[0]
+        widen = nn.Conv2d(widths[0], wide, 3, padding=1)
+        keep_scale(widen, 9 * widths[0])
+        self.layers = nn.Sequential(*layers, nn.SiLU(), widen, nn.SiLU())
+        self.head = Upsample(wide, out_channels, sizes[0])
 
     def start_at(self, params_P: Tensor) -> None:
         """Starts the output near params_P (P,) everywhere, with a little of its variation left."""
