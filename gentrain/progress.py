@@ -18,8 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
-# Two redraws a second: the drawing thread takes its time from training on a small machine.
-REDRAWS_PER_SECOND = 2
+# One redraw a second: the drawing thread takes its time from training on a small machine.
+REDRAWS_PER_SECOND = 1
 COLUMNS = {"loss": "train/loss", "bits/dim": "train/bits_per_dim", "img/s": "perf/images_per_second"}
 
 

@@ -126,7 +126,7 @@ class Decoder(nn.Module):
             layers += [ResidualBlock(widths[level], dropout) for _ in range(blocks)]
             if level > 0:
                 layers += [nn.SiLU(), Upsample(widths[level], widths[level - 1], sizes[level])]
-        # Each feature pixel becomes 2x2 pixels of P numbers: more of them than it has channels, so widen first.
+        # A feature pixel becomes 2x2 pixels of P numbers, more than it has channels: widen it first.
         wide = HEAD_WIDENING * widths[0]
         widen = nn.Conv2d(widths[0], wide, 3, padding=1)
         keep_scale(widen, 9 * widths[0])
