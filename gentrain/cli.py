@@ -17,7 +17,6 @@ import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -107,17 +106,15 @@ def _refuse_flags(args: Any) -> None:
 
 def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> None:
     """Compose and check every job that a command would run. Raises UserError; writes nothing."""
-    from gentrain.config import check, refuse_code
+    from gentrain.config import check
 
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     if search and any(override.startswith("hydra.searchpath") for override in overrides):
         raise UserError("give either --config-dir or hydra.searchpath, not both")
     groups = {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        for job in _expand(OverridesParser.create().parse_overrides(overrides), multirun):
-            lenient = [_lenient(override, groups) for override in job]
-            composed = hydra.compose("config", lenient + search, return_hydra_config=True)
-            refuse_code(OmegaConf.to_container(composed, resolve=False))
+        for job in _jobs(overrides, multirun, groups, search):
+            composed = _compose([_lenient(override, groups) for override in job] + search)
             OmegaConf.set_struct(composed, False)
             composed.pop("hydra")
             config = plain(composed)
@@ -125,16 +122,33 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             _task(composed).check(config, job)
 
 
-def _expand(overrides: list[Override], multirun: bool) -> list[list[str]]:
-    """The jobs of a sweep, as lists of overrides; without -m the one job."""
-    choices = []
-    for override in overrides:
-        if multirun and override.is_discrete_sweep():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+def _compose(overrides: list[str]) -> DictConfig:
+    """With Hydra's own node, whose configs may come from a stranger as well."""
+    from gentrain.config import refuse_code
+
+    composed = hydra.compose("config", overrides, return_hydra_config=True)
+    refuse_code(OmegaConf.to_container(composed, resolve=False))
+    refuse_code(OmegaConf.to_container(composed, resolve=True))  # what interpolations may put together
+    return composed
+
+
+def _jobs(overrides: list[str], multirun: bool, groups: set[str], search: list[str]) -> list[list[str]]:
+    """The overrides of each job of a command: one, or every combination of a sweep's values."""
+    parser = OverridesParser.create()
+    parsed = parser.parse_overrides(overrides)
+    fixed = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
+    base = _compose([_lenient(override, groups) for override in fixed] + search)
+    if not multirun and base.hydra.mode != RunMode.MULTIRUN:
+        return [fixed]
+    params = [f"{key}={value}" for key, value in (base.hydra.sweeper.get("params") or {}).items()]
+    choices: dict[str, list[str]] = {}  # the later of two overrides of one key wins, as in Hydra's sweeper
+    for override in parser.parse_overrides([*params, *overrides]):
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            choices.append([override.input_line or ""])
-    return [list(job) for job in itertools.product(*choices)]
+            choices[key] = [override.input_line or ""]
+    return [list(job) for job in itertools.product(*choices.values())]
 
 
 def _lenient(override: str, groups: set[str]) -> str:

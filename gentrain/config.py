@@ -60,6 +60,9 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key} is not a setting{suggestion(key, known)}{_elsewhere(key)}; see gentrain --help"
             )
+    for section in SECTIONS:
+        if not isinstance(config.get(section), Mapping):
+            raise UserError(f"{section}={config.get(section)} is no section of settings; see gentrain --help")
     for key, annotation in PLAIN_KEYS.items():
         _check_value(key, config.get(key), annotation)
     check_section("device", config["device"], schema_of(Device))
@@ -180,6 +183,7 @@ def expected(annotation: Any) -> str:
 # Hydra's own configs name their launcher and sweeper; installed plugins are code that the user chose.
 _PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 _PLUGIN_KEYS = ("hydra.launcher._target_", "hydra.sweeper._target_")
+_LOG_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _LOG_CLASSES = ("logging.StreamHandler", "logging.FileHandler")
 
 
@@ -200,6 +204,8 @@ def refuse_code(config: Any, path: str = "") -> None:
                     f"{where}={value} is refused: log handlers may be {' or '.join(_LOG_CLASSES)}"
                 )
             refuse_code(value, where)
+    elif isinstance(config, str) and config.startswith("ext://") and config not in _LOG_STREAMS:
+        raise UserError(f"{path}={config} is refused: it would import something")
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             refuse_code(value, f"{path}[{index}]")

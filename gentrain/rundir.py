@@ -122,9 +122,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{path} is no run directory: it has no config.yaml")
     try:
-        return OmegaConf.to_container(OmegaConf.load(file), resolve=True)  # type: ignore[return-value]
+        config = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is no config of a run: it holds no settings")
+    return config  # type: ignore[return-value]
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -30,6 +30,7 @@ def command(run: Path, steps: int) -> list[str]:
         "model.width": 8,
         "train.max_steps": steps,
         "train.batch_size": 16,
+        "train.sample_count": 16,
         "train.log_every_steps": 1,
         "train.eval_every_steps": 40,
         "train.sample_every_steps": 25,

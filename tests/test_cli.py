@@ -217,3 +217,43 @@ def test_a_failure_of_ours_keeps_its_traceback(tmp_path: Path, tiny: list[str]) 
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "our bug" in done.stderr
+
+
+HIDDEN = {
+    "in what a sweep sweeps over": (
+        ["-m"],
+        "hydra: {sweeper: {params: {+hydra.callbacks.x: '{_target_: pathlib.Path.touch, self: SENTINEL}'}}}",
+    ),
+    "put together by interpolation": (
+        [],
+        "half: _tar\nhydra: {callbacks: {x: \"${oc.decode:'{${half}get_: pathlib.Path.touch, self: SENTINEL}'}\"}}",
+    ),
+    "imported for a log handler": ([], "hydra: {job_logging: {handlers: {x: {stream: 'ext://antigravity.x'}}}}"),
+    "a sweep switched on by the config": (
+        [],
+        "hydra: {mode: MULTIRUN, sweeper: {params: {train.max_step: '1,2'}}}",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", HIDDEN)
+def test_what_a_preset_hides(where: str, gentrain: Command, tmp_path: Path) -> None:
+    flags, text = HIDDEN[where]
+    preset = tmp_path / "foreign/experiment/x.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\n" + text.replace("SENTINEL", str(tmp_path / "sentinel")))
+    outcome = gentrain(*flags, "--config-dir", str(tmp_path / "foreign"), "experiment=x")
+    assert outcome.status == 2, outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "sentinel").exists()
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "task: train\n", "- a\n", "{", ""])
+def test_a_directory_with_some_other_config(text: str, gentrain: Command, tiny: list[str]) -> None:
+    Path("other").mkdir()
+    Path("other/config.yaml").write_text(text)
+    for arguments in (["resume=other"], [*tiny, "run_dir=other"]):
+        outcome = gentrain(*arguments)
+        assert outcome.status == 2, outcome.err
+        assert outcome.err.count("\n") == 1
