@@ -106,6 +106,35 @@ def test_resume_after_sigterm_is_exact(
 
 
 @families
+@pytest.mark.parametrize("method", ["eval_step", "sample"])
+def test_resume_after_sigterm_between_the_steps_is_exact(
+    family: str, method: str, gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop in the first batch of an evaluation, or of a grid: the rest of it is left out, and made up for."""
+    command = [*tiny, *FAMILIES[family], "train.batch_size=3"]
+    gentrain(*command, "run_dir=whole")
+    calls = []
+    original = vars(Minimize)[method]
+
+    def interrupted(self: Minimize, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Minimize, method, interrupted)
+        outcome = gentrain(*command, "run_dir=cut")
+    assert outcome.status == 143
+    assert len(calls) == 1
+    stopped = newest(Path("cut"))
+    assert stopped["step"] == 3
+    assert stopped["pending"] == (["evaluate", "sample"] if method == "eval_step" else ["sample"])
+    assert gentrain("resume=cut").status == 0
+    assert_same_run(Path("whole"), Path("cut"))
+
+
+@families
 def test_looking_more_often_changes_no_weight(family: str, gentrain: Command, tiny: list[str]) -> None:
     often = [f"train.{what}_every_steps=1" for what in ("log", "eval", "sample", "save")]
     never = [f"train.{what}_every_steps=null" for what in ("log", "eval", "sample", "save")]
