@@ -60,7 +60,7 @@ class Display:
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {values[tag]:.4g}" for name, tag in COLUMNS.items() if tag in values)
-        if self._bar:
+        if self._bar and text:
             self._bar.update(self._task, figures=text)
         elif text:
             done = step - self._start

@@ -32,8 +32,8 @@ def command(run: Path, steps: int) -> list[str]:
         "train.batch_size": 16,
         "train.sample_count": 16,
         "train.log_every_steps": 1,
-        "train.eval_every_steps": 40,
-        "train.sample_every_steps": 25,
+        "train.eval_every_steps": 100,
+        "train.sample_every_steps": 50,
         "train.save_every_steps": 7,
         "device.threads": 1,
     }
@@ -76,7 +76,7 @@ def kill_at_random(run: Path, steps: int, rng: random.Random) -> int | None:
         if line.startswith(("run directory", "going on", "run is", str(run))):
             break
     try:
-        output, _ = child.communicate(timeout=rng.uniform(0, 1.5))
+        output, _ = child.communicate(timeout=rng.uniform(0, 3))
     except subprocess.TimeoutExpired:
         child.send_signal(signal.SIGKILL)
         child.communicate()
@@ -91,7 +91,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng, begun = random.Random(args.seed), time.monotonic()
