@@ -20,6 +20,7 @@ from gentrain.errors import RunFailed, UserError
 from gentrain.files import write_atomically
 
 FORMAT = 1
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LABEL = b"sha256:"
 _COMMENT_BYTES = len(_LABEL) + 64
 _END_OF_ARCHIVE = (
@@ -55,7 +56,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, seal(buffer.getvalue()))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_SPACE:
             raise
         good = newest_first(path.parent)
         kept = f"the last good checkpoint is {good[0]}" if good else "there is no earlier checkpoint"
@@ -101,8 +102,36 @@ def load_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
         try:
             return load(path), complaints
         except Damaged as error:
-            complaints.append(f"{path} is damaged ({error}); trying the checkpoint before it")
+            complaints.append(f"{path} is damaged ({error})")
     return None, complaints
+
+
+def load_to_go_on(directory: Path) -> tuple[Checkpoint | None, list[str]]:
+    """As load_newest, for who goes on writing here: what is no part of the run's line any more is put aside.
+
+    A damaged file would count among the last ones to keep, and a best.pt from after the step that is gone
+    back to would belong to a future that may not come. UserError if all checkpoints are damaged.
+    """
+    found, complaints = load_newest(directory)
+    if found is None and complaints:
+        raise UserError(
+            f"{'; '.join(complaints)}; no whole checkpoint is left to go on from, but a file may be "
+            f"branched from with resume=FILE if {directory / 'best.pt'} is whole"
+        )
+    for path in newest_first(directory):
+        if found is not None and path.name > file_name(found.step):
+            path.rename(path.with_name(path.name + ".damaged"))
+    best = directory / "best.pt"
+    if best.is_file():
+        try:
+            later = found is None or load(best).step > found.step
+        except Damaged as error:
+            complaints.append(f"{best} is damaged ({error})")
+            best.rename(best.with_name("best.pt.damaged"))
+        else:
+            if later:
+                best.unlink()
+    return found, complaints
 
 
 def load_or_explain(path: Path) -> Checkpoint:

@@ -21,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import gentrain
 from gentrain.errors import Interrupted, RunFailed, UserError
@@ -39,18 +40,27 @@ def main() -> NoReturn:
         sys.exit(0)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
     try:
-        args = _parser().parse_args(arguments)
+        args = _parser().parse_intermixed_args(arguments)
+        # Hydra's own parser wants its flags first.
+        flags = [argument for argument in arguments if argument not in args.overrides]
+        sys.argv = [sys.argv[0], *flags, *args.overrides]
         _refuse_flags(args)
         if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
             check_jobs(args.overrides, args.multirun, args.config_dir)
+        _failure.clear()
         _hydra_main()
+        if _failure:
+            raise _failure[0]
     except (UserError, RunFailed, Interrupted, KeyboardInterrupt) as error:
         sys.exit(_report(error))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if not _is_hydras(error):
             raise
         sys.exit(_report(UserError(_sentence(error))))
     sys.exit(0)
+
+
+_failure: list[UserError | RunFailed] = []
 
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
@@ -62,7 +72,8 @@ def _hydra_main(cfg: DictConfig) -> None:
     except (UserError, RunFailed) as error:
         if settings.mode == RunMode.MULTIRUN:
             _report(error)
-        raise
+            raise
+        _failure.append(error)  # raised by main: Hydra would put a line of its own before the sentence
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -108,18 +119,35 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
     """Compose and check every job that a command would run. Raises UserError; writes nothing."""
     from gentrain.config import check
 
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    search = [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"] if config_dir else []
     if search and any(override.startswith("hydra.searchpath") for override in overrides):
         raise UserError("give either --config-dir or hydra.searchpath, not both")
     groups = {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        taken: set[tuple[str, str]] = set()
         for job in _jobs(overrides, multirun, groups, search):
             composed = _compose([_lenient(override, groups) for override in job] + search)
             OmegaConf.set_struct(composed, False)
             composed.pop("hydra")
             config = plain(composed)
             check(config)
-            _task(composed).check(config, job)
+            _refuse_shared_directory(config, taken)
+            try:
+                _task(composed).check(config, job)
+            except OSError as error:  # a name too long, a folder that may not be read ...
+                raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
+
+
+def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]) -> None:
+    """Two jobs of a sweep never write in one directory."""
+    for key in ("run_dir", "resume", "run"):
+        if config[key] is None or (key == "resume" and config[key].endswith(".pt")):
+            continue
+        if (key, config[key]) in taken:
+            raise UserError(
+                f"two jobs of this sweep have {key}={config[key]}; leave it away or sweep over it too"
+            )
+        taken.add((key, config[key]))
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -179,11 +207,13 @@ def _is_hydras(error: Exception) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    return module.split(".")[0] in ("hydra", "omegaconf")
+    return isinstance(error, YAMLError) or module.split(".")[0] in ("hydra", "omegaconf")
 
 
 def _sentence(error: Exception) -> str:
     """What Hydra says in paragraphs, in one sentence."""
+    if isinstance(error, YAMLError):
+        return f"a config file is no YAML: {' '.join(str(error).split())}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         options = list(error.options or [])

@@ -8,6 +8,7 @@ one sentence. This module imports no torch by itself.
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{section}={config.get(section)} is no section of settings; see gentrain --help")
     for key, annotation in PLAIN_KEYS.items():
         _check_value(key, config.get(key), annotation)
+        if config.get(key) == "":
+            raise UserError(f"{key}= is empty; give a value, or leave {key} away")
     check_section("device", config["device"], schema_of(Device))
     for name, settings in own_sections.items():
         check_section(name, config.get(name, {}), schema_of(settings))
@@ -130,6 +133,8 @@ def _check_value(name: str, value: Any, annotation: Any) -> None:
 
 def _elsewhere(key: str) -> str:
     """Settings of one task are given to another: say where they belong."""
+    if key == "experiment":
+        return " (a preset's file must begin with # @package _global_)"
     return f" (it belongs to task={key})" if key in registry.TASKS else ""
 
 
@@ -145,7 +150,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (tuple, list):
         return _fits_sequence(value, origin, arguments)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation is None or annotation is type(None):
@@ -203,6 +208,8 @@ def refuse_code(config: Any, path: str = "") -> None:
                 raise UserError(
                     f"{where}={value} is refused: log handlers may be {' or '.join(_LOG_CLASSES)}"
                 )
+            if where == "hydra.job.env_set" and value:
+                raise UserError(f"{where} is refused: set environment variables in your shell")
             refuse_code(value, where)
     elif isinstance(config, str) and config.startswith("ext://") and config not in _LOG_STREAMS:
         raise UserError(f"{path}={config} is refused: it would import something")

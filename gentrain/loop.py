@@ -60,10 +60,10 @@ class Fit:
 def fit(this: Fit, state: State) -> State:
     """Train from `state` to max_steps, or to the end of the step in which a stop is requested."""
     settings, clock = this.settings, _Clock()
-    if state.pending and not this.stop.requested:
+    if state.pending:
         state.pending = _duties(this, state, state.pending)
         save(this, state)
-    while state.step < settings.max_steps and not this.stop.requested:
+    while state.step < settings.max_steps and not state.pending:
         seed_everything(this.seed, "train", state.step)
         clock.start()
         metrics = this.learner.train_step(this.batches.at(state.step), state.step)
@@ -77,9 +77,12 @@ def fit(this: Fit, state: State) -> State:
             _log(this, state.step, metrics, clock)
         if checks:
             state.pending = _duties(this, state, checks)
-        if saves or this.stop.requested:
+        stopping = this.stop.requested  # asked once: what is decided upon it must agree
+        if saves or stopping:
             _check_finite(metrics, state.step)
             save(this, state)
+        if stopping:
+            break
     return state
 
 

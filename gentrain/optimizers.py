@@ -13,11 +13,11 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from gentrain import registry
-from gentrain.ranges import AtLeast, Between
+from gentrain.ranges import AtLeast, Below
 from gentrain.settings import Schedule
 
 Parameters = Iterable[nn.Parameter]
-Fraction = Annotated[float, Between(0, 1)]
+Fraction = Annotated[float, AtLeast(0), Below(1)]
 NotNegative = Annotated[float, AtLeast(0)]
 
 

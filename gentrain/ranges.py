@@ -33,6 +33,19 @@ class Above:
 
 
 @dataclass(frozen=True)
+class Below:
+    """value < bound."""
+
+    bound: float
+
+    def ok(self, value: float) -> bool:
+        return value < self.bound
+
+    def __str__(self) -> str:
+        return f"below {self.bound}"
+
+
+@dataclass(frozen=True)
 class Between:
     """low <= value <= high."""
 

@@ -39,7 +39,10 @@ class RunDir:
         `path` itself may exist if it is empty; the lock makes two processes that come at once differ.
         """
         if path is not None:
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"run_dir={path} cannot be made: {error.strerror}") from error
             run = cls(path)
             run.lock()
             if is_run(path):
@@ -77,10 +80,8 @@ class RunDir:
 
     # -- config.yaml, meta.json, result.json
 
-    def write_config(self, config: Mapping[str, Any]) -> str:
-        text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-        write_atomically(self.path / "config.yaml", text.encode())
-        return text
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "config.yaml", as_yaml(config).encode())
 
     def read_config(self) -> dict[str, Any]:
         return read_config(self.path)
@@ -104,7 +105,7 @@ class RunDir:
         write_json(file, meta)
 
     def write_result(self, status: str, step: int, metrics: Mapping[str, float]) -> None:
-        """`status`: "running", "finished", "interrupted" or "failed"."""
+        """`status`: "finished", "interrupted" or "failed"."""
         write_json(self.path / "result.json", {"status": status, "step": step, "metrics": dict(metrics)})
 
     def read_result(self) -> dict[str, Any]:
@@ -128,6 +129,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{file} is no config of a run: it holds no settings")
     return config  # type: ignore[return-value]
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gentrain.ranges import Above, AtLeast
+from gentrain.ranges import Above, AtLeast, Between
 
 Every = Annotated[int, AtLeast(1)] | None
 
@@ -13,7 +13,7 @@ class Train:
     """configs/config.yaml, under `train`. An interval of null means: only at the end."""
 
     max_steps: Annotated[int, AtLeast(1)]
-    batch_size: Annotated[int, AtLeast(1)]
+    batch_size: Annotated[int, Between(1, 1_000_000)]
     accumulate_steps: Annotated[int, AtLeast(1)]
     grad_clip: Annotated[float, Above(0)] | None
     ema_halflife_images: Annotated[float, Above(0)] | None

@@ -34,7 +34,8 @@ class Tracker:
         for line in cut_back(self.path, start_step):
             self.latest |= {key: value for key, value in line.items() if key != "step"}
         self._lines = self.path.open("a")
-        self._writer = SummaryWriter(str(directory), purge_step=start_step + 1 if start_step else None)
+        goes_on = any(directory.glob("events.out.tfevents.*"))
+        self._writer = SummaryWriter(str(directory), purge_step=start_step + 1 if goes_on else None)
 
     def replay(self, lines: list[dict[str, Any]]) -> None:
         """Take over the curves of another run, so that a run branched off it begins where it left."""

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
 from gentrain.build import make_network
-from gentrain.config import check, refuse_code
+from gentrain.config import check, check_section, refuse_code, schema_of
 from gentrain.data import image_shape
-from gentrain.device import set_up
+from gentrain.device import Place, set_up
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.models import Completes, Encodes, Generative, Reconstructs
 from gentrain.rundir import is_run, read_config
 from gentrain.seeding import generator
+from gentrain.settings import Device
 
-BATCH = 256  # images at a time; no result depends on it
+BATCH = 256  # images at a time: bounds memory
 AVERAGE = "module."  # what torch's AveragedModel puts before the names of the weights
 
 
@@ -30,6 +31,8 @@ def find_checkpoint(run: str | Path, which: str) -> Path:
     """The file that `run=` and `checkpoint=` mean: a whole one. UserError if there is none."""
     path = Path(run).expanduser()
     if path.is_file():
+        if path.suffix != ".pt":
+            raise UserError(f"{path} is no checkpoint file (*.pt); give it or its run directory")
         return path
     if not path.is_dir() or not is_run(path):
         raise UserError(f"{path} is no run directory (no config.yaml in it) and no checkpoint file")
@@ -55,20 +58,33 @@ class TrainedRun:
     """
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], step: int, model: nn.Module, averaged: bool
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        stored: checkpoints.Checkpoint,
+        model: nn.Module,
+        place: Place,
     ) -> None:
         self.path = path
         self.config = config
-        self.step = step
+        self.step = stored.step
         self.model = model
         self.generative = cast(Generative, model)
-        self.averaged = averaged
+        self.averaged = "ema" in stored.parts
         self.shape: ImageShape = image_shape(config["data"])
-        self._device = next(model.parameters()).device
+        self.data_fingerprint = stored.data_fingerprint
+        self.place = place
 
     @classmethod
-    def open(cls, run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> TrainedRun:
-        """Raises UserError if there is no such run, no such checkpoint, or none that is whole."""
+    def open(
+        cls, run: str | Path, *, checkpoint: str = "last", device: str | Mapping[str, Any] = "auto"
+    ) -> TrainedRun:
+        """`device`: a name, or a whole `device` section. In float32 unless the section says otherwise.
+
+        Raises UserError if there is no such run, no such checkpoint, or none that is whole.
+        """
+        if checkpoint not in ("last", "best"):
+            raise UserError(f"checkpoint={checkpoint} is not possible; it must be last or best")
         file = find_checkpoint(run, checkpoint)
         directory = (
             file.resolve().parent.parent if Path(run).expanduser().is_file() else Path(run).expanduser()
@@ -77,25 +93,29 @@ class TrainedRun:
         refuse_code(config)
         check(config)
         stored = _load(file, file.parent, exact=Path(run).expanduser().is_file() or checkpoint == "best")
-        place = set_up({**config["device"], "name": device, "precision": "float32"})
+        place = _place(device)
         model = make_network(config)
         model.load_state_dict(weights_of(stored))
-        return cls(directory, config, stored.step, model.to(place.device).eval(), "ema" in stored.parts)
+        model = model.to(place.device).to(memory_format=place.memory_format).eval()
+        return cls(directory, config, stored, model, place)
 
     @property
     def likelihood_kind(self) -> str | None:
         """What `log_prob` is: "exact", "bound" (a lower bound on log p), or None: there is none."""
         return self.generative.likelihood_kind
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """uint8 (n, C, H, W); the same for the same seed."""
+        if n < 0:
+            raise UserError(f"sample({n}) is not possible: the number of pictures must be at least 0")
         noise = generator(seed, "sample")
         sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
-        return torch.cat([empty, *(self.generative.sample(size, noise).cpu() for size in sizes)])
+        with self.place.autocasting():
+            return torch.cat([empty, *(self.generative.sample(size, noise).cpu() for size in sizes)])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor | np.ndarray, seed: int = 0) -> Tensor:
         """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`)."""
         if self.likelihood_kind is None:
@@ -103,21 +123,21 @@ class TrainedRun:
         noise = generator(seed, "log_prob")
         return -self._map(lambda x: self.generative.evaluate(x, noise)["nats"], x_BCHW)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def reconstruct(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """uint8 (n, C, H, W): pictures after a passage through the code."""
         if not isinstance(self.model, Reconstructs):
             raise UserError(f"a {self._family} reconstructs nothing: it has no code")
         return self._map(self.model.reconstruct, x_BCHW)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """Codes, float32 (n, D)."""
         if not isinstance(self.model, Encodes):
             raise UserError(f"a {self._family} has no encoder")
         return self._map(self.model.encode, x_BCHW)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def complete(self, x_BCHW: Tensor | np.ndarray, known_11HW: Tensor) -> Tensor:
         """uint8 (n, C, H, W): pictures redrawn where `known_11HW` is False."""
         model = self.model
@@ -127,8 +147,10 @@ class TrainedRun:
 
     def save_weights(self, file: str | Path) -> None:
         """The model's weights as a safetensors file: tensors by name and nothing else."""
+        if not Path(file).expanduser().parent.is_dir():
+            raise UserError(f"{file} cannot be written: there is no folder {Path(file).parent}")
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
-        save_file(weights, file, metadata={"model": self._family, "step": str(self.step)})
+        save_file(weights, Path(file).expanduser(), metadata={"model": self._family, "step": str(self.step)})
 
     @property
     def _family(self) -> str:
@@ -141,7 +163,17 @@ class TrainedRun:
                 f"images must be uint8 with shape (n, {', '.join(map(str, self.shape.chw))}), "
                 f"got {str(images.dtype).removeprefix('torch.')} with shape {tuple(images.shape)}"
             )
-        return torch.cat([function(part.to(self._device)).cpu() for part in images.split(BATCH)])
+        with self.place.autocasting():
+            return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])
+
+
+def _place(device: str | Mapping[str, Any]) -> Place:
+    """Figures are to be exact: a precision of "auto" is float32 here, on a GPU too."""
+    section: dict[str, Any] = {"precision": "auto", "channels_last": "auto", "compile": False}
+    section |= {"deterministic": False, "threads": None}
+    section |= {"name": device} if isinstance(device, str) else device
+    check_section("device", section, schema_of(Device))
+    return set_up(section | ({"precision": "float32"} if section["precision"] == "auto" else {}))
 
 
 def _load(file: Path, directory: Path, exact: bool) -> checkpoints.Checkpoint:

@@ -97,6 +97,31 @@ def test_old_ones_are_dropped(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step_00000100.pt", "step_00001000.pt"]
 
 
+def test_going_on_puts_damaged_files_aside_and_prunes_only_whole_ones(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        checkpoint.save(tmp_path / checkpoint.file_name(step), example(step))
+    newest = tmp_path / checkpoint.file_name(6)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    checkpoint.save(tmp_path / "best.pt", example(5))
+    found, complaints = checkpoint.load_to_go_on(tmp_path)
+    assert found is not None
+    assert found.step == 4
+    assert len(complaints) == 1
+    checkpoint.save(tmp_path / checkpoint.file_name(5), example(5))
+    checkpoint.prune(tmp_path, 1)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["step_00000005.pt", "step_00000006.pt.damaged"]  # best.pt was of a later step: gone
+
+
+def test_when_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:
+    for step in (2, 4):
+        (tmp_path / checkpoint.file_name(step)).write_bytes(b"garbage")
+    with pytest.raises(UserError, match="no whole checkpoint is left"):
+        checkpoint.load_to_go_on(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert checkpoint.load_to_go_on(tmp_path / "none") == (None, [])
+
+
 def test_a_full_disk_names_the_file_and_the_last_good_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

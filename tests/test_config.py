@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gentrain import registry
-from gentrain.cli import CONFIG_DIR
+from gentrain.cli import CONFIG_DIR, check_jobs
 from gentrain.config import (
     Schema,
     differences,
@@ -137,3 +137,8 @@ def test_hydras_own_targets_are_let_through_and_no_others() -> None:
 def test_no_config_of_ours_names_code() -> None:
     for file in Path(CONFIG_DIR).rglob("*.yaml"):
         assert "_target_" not in file.read_text()
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")])
+def test_every_preset_can_be_trained(preset: str) -> None:
+    check_jobs([f"experiment={preset}"], multirun=False, config_dir=None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 from families import FAMILIES, assert_same_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 # Each patches one function of a child process, so that it dies there at step 4 (saves are due at 2, 4, 6).
 DIE = "import os, signal\ndie = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -68,6 +69,27 @@ Minimize.eval_step = eval_step
 }
 
 
+@pytest.mark.parametrize("kind", ["init_from", "branch"])
+def test_sigkill_before_the_first_save_of_a_run_that_took_something_over(
+    kind: str, gentrain: Command, tiny: list[str]
+) -> None:
+    gentrain(*tiny, *FAMILIES["vae"], "run_dir=first")
+    more = ["train.max_steps=9", "train.save_every_steps=null"]
+    if kind == "init_from":
+        command = [*tiny, *FAMILIES["vae"], *more, "init_from=first"]
+    else:
+        command = ["resume=first/checkpoints/step_00000004.pt", *more]
+    code = DIE + MOMENTS["in mid-step"] + "\nfrom gentrain.cli import main\nmain()\n"
+    child = subprocess.run(
+        [sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    again = gentrain(*command, "run_dir=cut")  # the same command goes on by itself
+    assert again.status == 0, again.err
+    gentrain(*command, "run_dir=whole")
+    assert_same_run(Path("whole"), Path("cut"))
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_sigkill(moment: str, gentrain: Command, tiny: list[str]) -> None:
     command = [*tiny, *FAMILIES["vae"]]
@@ -81,6 +103,9 @@ def test_sigkill(moment: str, gentrain: Command, tiny: list[str]) -> None:
     gentrain(*command, "run_dir=whole")
     assert_same_run(Path("whole"), Path("cut"))
     assert not list(Path("cut").rglob(".*.tmp")), "leftovers of the killed process"
+    read = EventAccumulator("cut", size_guidance={"scalars": 0})
+    read.Reload()
+    assert [event.step for event in read.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_ctrl_c_twice_stops_at_once(gentrain: Command, tiny: list[str]) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,49 @@ def test_a_full_disk(gentrain: Command, tiny: list[str], monkeypatch: pytest.Mon
     assert "no space left to write run/checkpoints/step_00000004.pt" in outcome.err
     assert "the last good checkpoint is run/checkpoints/step_00000002.pt" in outcome.err
     assert gentrain("resume=run").status == 0
+
+
+def test_a_disk_that_stays_full(gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more can be written, result.json neither: still one sentence."""
+    from gentrain import rundir
+
+    original = checkpoint.write_atomically
+    full = False
+
+    def write(path: Path, content: bytes) -> None:
+        nonlocal full
+        full = full or path.name == "step_00000004.pt"
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_atomically", write)
+        patched.setattr(rundir, "write_atomically", write)
+        outcome = gentrain(*tiny, *VAE, "run_dir=run")
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    assert "no space left to write run/checkpoints/step_00000004.pt" in outcome.err
+    assert gentrain("resume=run").status == 0
+
+
+def test_a_stop_between_two_looks_is_still_saved(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes right after the last save of a step was decided upon: the next step saves."""
+    from gentrain import loop
+
+    original = loop._due
+
+    def due(settings, step: int):  # type: ignore[no-untyped-def]
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(settings, step)
+
+    monkeypatch.setattr(loop, "_due", due)
+    outcome = gentrain(*tiny, *VAE, "run_dir=run", "train.save_every_steps=null")
+    assert outcome.status == 143
+    assert newest(Path("run"))["step"] == 4
 
 
 def test_a_finished_run_says_so(gentrain: Command, tiny: list[str]) -> None:
@@ -178,6 +222,8 @@ def test_init_from_starts_a_new_run_with_the_weights_of_another(gentrain: Comman
     assert loss[0] < 0.9 * start[0]
     outcome = gentrain(*tiny, *VAE, "model.latent_dim=5", "run_dir=third", "init_from=first")
     assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert not Path("third").exists()
     assert "has the weights of another model" in outcome.err
 
 

@@ -75,6 +75,46 @@ def test_sums_are_over_images_whatever_the_batches(run: Path, gentrain: Command)
     assert means[0] == pytest.approx(means[1], rel=1e-6)
 
 
+def test_other_pictures_are_not_measured(
+    run: Path, gentrain: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gentrain.trained import TrainedRun
+
+    original = TrainedRun.__init__
+
+    def other(self: TrainedRun, *arguments: object) -> None:
+        original(self, *arguments)  # type: ignore[arg-type]
+        self.data_fingerprint = "of other pictures"
+
+    monkeypatch.setattr(TrainedRun, "__init__", other)
+    outcome = gentrain("task=evaluate", "run=run")
+    assert outcome.status == 2
+    assert "have changed since the run" in outcome.err
+
+
+def test_what_cannot_be_loaded(run: Path) -> None:
+    for arguments, sentence in (
+        ({"checkpoint": "bset"}, "it must be last or best"),
+        ({"device": "gpu"}, "device.name=gpu is not possible"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            library.load(run, **arguments)
+    with pytest.raises(UserError, match="no checkpoint file"):
+        library.load(run / "config.yaml")
+    with pytest.raises(UserError, match="at least 0"):
+        library.load(run).sample(-1)
+    with pytest.raises(UserError, match="there is no folder"):
+        library.save_weights(run, "nowhere/w.safetensors")
+
+
+def test_codes_can_be_learned_from(run: Path) -> None:
+    loaded = library.load(run)
+    codes = loaded.encode(loaded.sample(4))
+    layer = torch.nn.Linear(3, 2)
+    layer(codes).sum().backward()
+    assert layer.weight.grad is not None
+
+
 def test_one_checkpoint_file_or_the_best(run: Path) -> None:
     assert library.load(run).step == 6
     assert library.load(run / "checkpoints/step_00000002.pt").step == 2

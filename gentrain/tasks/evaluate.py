@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gentrain.data import open_data
 from gentrain.data.batches import Images
+from gentrain.errors import UserError
 from gentrain.images import bits_per_dim
 from gentrain.learners import evaluate_images
 from gentrain.loop import evaluate_split
@@ -55,10 +56,10 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     trained, settings, console = open_run(config), Settings(**config["evaluate"]), Console()
     with preparing(console) as progress:
         packed = open_data(trained.config["data"], progress)
-    images = Images(
-        packed.split(settings.split), trained.shape.levels, next(trained.model.parameters()).device
-    )
-    with preparing(console, "evaluating") as progress:
+    if packed.fingerprint != trained.data_fingerprint:
+        raise UserError(f"the pictures of data={trained.config['data']['name']} have changed since the run")
+    images = Images(packed.split(settings.split), trained.shape.levels, trained.place.device)
+    with preparing(console, "evaluating") as progress, trained.place.autocasting():
         figures = evaluate(trained, images, settings, progress)
     weights = "averaged weights" if trained.averaged else "last weights"
     protocol = {

@@ -28,4 +28,4 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str]) -> None:
 
 
 def open_run(config: Mapping[str, Any]) -> TrainedRun:
-    return TrainedRun.open(config["run"], checkpoint=config["checkpoint"], device=config["device"]["name"])
+    return TrainedRun.open(config["run"], checkpoint=config["checkpoint"], device=config["device"])

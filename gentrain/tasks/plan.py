@@ -41,6 +41,8 @@ def plan(config: dict[str, Any], overrides: list[str]) -> Plan:
 
 
 def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
+    _refuse_ignored(config, overrides)
+    _make_root_absolute(config)
     run_dir = Path(config["run_dir"]).expanduser() if config["run_dir"] else None
     if config["resume"]:
         return _resume(Path(config["resume"]).expanduser(), run_dir, config, overrides)
@@ -53,13 +55,33 @@ def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     return Plan(config, run_dir, False, weights_from=weights)
 
 
+def _refuse_ignored(config: Mapping[str, Any], overrides: list[str]) -> None:
+    """Settings that would have no effect are mistakes."""
+    keys = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    if "run" in keys:
+        raise UserError(f"run={config['run']} has no meaning for task=train; to go on in a run give resume=")
+    if "checkpoint" in keys and not config["init_from"]:
+        raise UserError(
+            "checkpoint= has no meaning here; to go on from a checkpoint give its file as resume="
+        )
+    if config["resume"] and config["init_from"]:
+        raise UserError("resume= and init_from= cannot be combined: a resumed run has its own weights")
+
+
+def _make_root_absolute(config: dict[str, Any]) -> None:
+    """A run can be resumed and evaluated from any folder."""
+    root = config["data"].get("root")
+    if isinstance(root, str):
+        config["data"] = config["data"] | {"root": str(Path(root).expanduser().resolve())}
+
+
 def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides: list[str]) -> Plan:
     """In the run `path`, or from the checkpoint file `path` in a new run."""
     if path.is_file():
         source = path.resolve().parent.parent
         if not is_run(source):
             raise UserError(f"resume={path} is no checkpoint of a run: {source} has no config.yaml")
-        if run_dir is not None and not _may_become_run(run_dir):
+        if run_dir is not None and not is_run(run_dir) and not _may_become_run(run_dir):
             raise UserError(
                 f"run_dir={run_dir} is taken; a run that goes on from a checkpoint file needs a new one"
             )
@@ -76,6 +98,8 @@ def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides:
     new = _with_overrides(saved, config, overrides) | {"resume": None}
     check(new)
     changes = _allowed_changes(saved, new, source)
+    if path.is_file() and run_dir is not None and is_run(run_dir):  # the same command again
+        return Plan(new, run_dir, True, changes=_allowed_changes(_saved_config(run_dir), new, run_dir))
     if path.is_file():
         return Plan(new | {"run_dir": config["run_dir"]}, run_dir, False, start_from=path, changes=changes)
     return Plan(new, path, True, changes=changes)
@@ -106,6 +130,12 @@ def _with_overrides(
             raise UserError(f"{override} cannot be combined with resume; the run keeps its own settings")
         if key in ("resume", "run_dir", "task") or key.startswith("hydra"):
             continue
+        if key in CHOICES and override.partition("=")[2].startswith("{"):
+            raise UserError(
+                f"{override} cannot be combined with resume; give settings one by one, {key}.x=..."
+            )
+        if key not in composed and key.partition(".")[0] not in composed:
+            raise UserError(f"{override} cannot be combined with resume; the run keeps its own settings")
         if key in CHOICES:
             # The same choice again is no change: its settings stay the run's own.
             if composed[key]["name"] != saved[key]["name"] or key == "device":
@@ -113,7 +143,8 @@ def _with_overrides(
             continue
         section, _, name = key.partition(".")
         if name:
-            new[section][name.partition(".")[0]] = composed[section][name.partition(".")[0]]
+            top = name.partition(".")[0]
+            new[section][top] = composed[section][top]
         else:
             new[section] = composed[section]
     return new

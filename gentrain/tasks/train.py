@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +21,11 @@ from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.learners import Learner
 from gentrain.loop import Fit, State, fit
 from gentrain.progress import Display, preparing, say
-from gentrain.rundir import RunDir
+from gentrain.rundir import RunDir, as_yaml
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.tasks.plan import Plan, plan
-from gentrain.tasks.words import say_end, say_start
+from gentrain.tasks.words import as_typed, say_end, say_start
 from gentrain.tracking import Tracker, read_metrics
 from gentrain.trained import weights_of
 
@@ -35,30 +38,38 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Train to the end. Raises UserError, RunFailed, or, once the run is saved, Interrupted."""
     command, console = plan(config, overrides), Console()
-    with StopRequest() as stop, ExitStack() as held:
+    settings = Train(**command.config["train"])
+    with StopRequest() as stop, ExitStack() as held, _failures_explained(settings, command.run_dir):
         stored = None
         if command.resumes:
             assert command.run_dir is not None
             directory = RunDir(command.run_dir)
             directory.lock()
             held.callback(directory.unlock)
-            stored = _newest(directory, console)
+            stored = _last_checkpoint(directory, console)
             if _already_finished(stored, command, directory, console):
                 return
         elif command.start_from is not None:
             stored = checkpoints.load_or_explain(command.start_from)
         with preparing(console) as progress:
             data = open_data(command.config["data"], progress)
-        if not command.resumes:  # only now: data that cannot be read leave no empty run behind
+        place = set_up(command.config["device"])
+        learner = make_learner(command.config, place)
+        state = _take_over(command, learner, data, stored)
+        if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = RunDir.create(command.run_dir, command.name)
             held.callback(directory.unlock)
-        _train(*_begin(command, directory, data, stored, stop, console), console)
+        tracker = _record(command, directory, data, learner, place, state)
+        say_start(command, directory.path, data, learner, place, state, console)
+        _train(
+            _fit_with(command, directory, data, learner, place, state, tracker, stop, console), state, console
+        )
 
 
-def _newest(directory: RunDir, console: Console) -> Checkpoint | None:
-    stored, complaints = checkpoints.load_newest(directory.checkpoints)
+def _last_checkpoint(directory: RunDir, console: Console) -> Checkpoint | None:
+    stored, complaints = checkpoints.load_to_go_on(directory.checkpoints)
     for complaint in complaints:
-        say(console, complaint)
+        say(console, f"{complaint}; going on from the one before it")
     return stored
 
 
@@ -66,41 +77,9 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     max_steps = command.config["train"]["max_steps"]
     if stored is None or stored.step < max_steps or stored.pending:
         return False
-    more = f"gentrain resume={directory.path} train.max_steps={2 * stored.step}"
+    more = f"gentrain {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
     say(console, f"{directory.path} is already finished, at step {stored.step}; to go on: {more}")
     return True
-
-
-def _begin(
-    command: Plan,
-    directory: RunDir,
-    data: Packed,
-    stored: Checkpoint | None,
-    stop: StopRequest,
-    console: Console,
-) -> tuple[Fit, State]:
-    """Build everything, take over the state of a checkpoint, and write down what starts."""
-    config, settings = command.config, Train(**command.config["train"])
-    place = set_up(config["device"])
-    learner = make_learner(config, place)
-    state = _take_over(command, learner, data, stored)
-    tracker = _record(command, directory, data, learner, place, state)
-    say_start(command, directory.path, data, learner, place, state, console)
-    levels = config["data"]["levels"]
-    fit_with = Fit(
-        learner,
-        Batches(Images(data.split("train"), levels, place.device), settings.batch_size, config["seed"]),
-        Images(data.split("valid"), levels, place.device),
-        settings,
-        config["seed"],
-        directory,
-        (directory.path / "config.yaml").read_text(),
-        data.fingerprint,
-        tracker,
-        Display(state.step, settings.max_steps, console),
-        stop,
-    )
-    return fit_with, state
 
 
 def _take_over(command: Plan, learner: Learner, data: Packed, stored: Checkpoint | None) -> State:
@@ -127,8 +106,13 @@ def _take_over(command: Plan, learner: Learner, data: Packed, stored: Checkpoint
 def _record(
     command: Plan, directory: RunDir, data: Packed, learner: Learner, place: Place, state: State
 ) -> Tracker:
-    """Write config.yaml and meta.json, and open the curves where they go on."""
+    """Write what starts, and open the curves where they go on."""
     config = command.config
+    if command.start_from is not None or command.weights_from is not None:
+        # Before config.yaml makes it a run: killed at any moment, it never begins without what it took over.
+        parts = {name: part.state_dict() for name, part in learner.parts.items()}
+        begun = Checkpoint(state.step, as_yaml(config), parts, state.best, state.pending, data.fingerprint)
+        checkpoints.save(directory.checkpoints / checkpoints.file_name(state.step), begun)
     directory.write_config(config)
     (directory.path / "result.json").unlink(missing_ok=True)  # the last process's word, no longer true
     tracker = Tracker(directory.path, state.step if command.resumes else 0)
@@ -142,31 +126,75 @@ def _record(
     return tracker
 
 
+def _fit_with(
+    command: Plan,
+    directory: RunDir,
+    data: Packed,
+    learner: Learner,
+    place: Place,
+    state: State,
+    tracker: Tracker,
+    stop: StopRequest,
+    console: Console,
+) -> Fit:
+    settings, seed = Train(**command.config["train"]), command.config["seed"]
+    train, valid = (
+        Images(data.split(name), command.config["data"]["levels"], place.device)
+        for name in ("train", "valid")
+    )
+    return Fit(
+        learner,
+        Batches(train, settings.batch_size, seed),
+        valid,
+        settings,
+        seed,
+        directory,
+        as_yaml(command.config),
+        data.fingerprint,
+        tracker,
+        Display(state.step, settings.max_steps, console),
+        stop,
+    )
+
+
 def _train(this: Fit, state: State, console: Console) -> None:
     """Run the loop, and end with result.json and words on what to do next, however it ends."""
     status = "failed"
     try:
         with this.display:
             this.stop.graceful = True
-            state = fit(this, state)
+            fit(this, state)
         finished = state.step >= this.settings.max_steps and not state.pending
         status = "finished" if finished else "interrupted"
     except Interrupted:
         status = "interrupted"
         raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(this.settings) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise _out_of_memory(this.settings) from error
     finally:
         this.stop.graceful = False
-        this.tracker.close()
-        this.run.write_result(status, state.step, this.tracker.latest)
+        with suppress(OSError):  # on a full disk these fail too, and would hide why the run did
+            this.tracker.close()
+            this.run.write_result(status, state.step, this.tracker.latest)
         say_end(this.run, status, state, console)
     if this.stop.requested:
         raise Interrupted(this.stop.exit_status)
+
+
+@contextmanager
+def _failures_explained(settings: Train, run: Path | None) -> Iterator[None]:
+    """Out of memory and out of space, in a sentence that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(settings) from error
+    except RuntimeError as error:
+        if not re.search("can't allocate memory|bad_alloc|not enough memory", str(error)):
+            raise
+        raise _out_of_memory(settings) from error
+    except OSError as error:
+        if error.errno not in checkpoints.NO_SPACE:
+            raise
+        where = error.filename or run or "the run directory"
+        raise RunFailed(f"no space left to write {where}; free some space and resume") from error
 
 
 def _out_of_memory(settings: Train) -> RunFailed:
@@ -174,5 +202,5 @@ def _out_of_memory(settings: Train) -> RunFailed:
     parts = 2 * settings.accumulate_steps
     return RunFailed(
         f"out of memory with train.batch_size={settings.batch_size}: try train.batch_size={half}, or "
-        f"train.accumulate_steps={parts}, which takes the same steps in less memory"
+        f"train.accumulate_steps={parts}, which takes the same steps in less memory, or a smaller model"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +17,14 @@ from gentrain.optimizers import optimizer_settings
 from gentrain.progress import say
 from gentrain.rundir import RunDir
 from gentrain.tasks.plan import Plan
+
+
+def as_typed(key: str, path: Path) -> str:
+    """key=path, quoted for Hydra and for the shell where it needs to be."""
+    if re.fullmatch(r"[\w./~+-]+", str(path)):
+        return f"{key}={path}"
+    escaped = str(path).replace("'", "\\'")
+    return shlex.quote(f"{key}='{escaped}'")
 
 
 def say_start(
@@ -55,9 +65,9 @@ def say_end(run_dir: RunDir, status: str, state: State, console: Console) -> Non
     at = f"last checkpoint {saved[0].name}" if saved else "nothing saved yet"
     say(console, f"{status} at step {state.step} ({at}): {run}")
     if status != "finished":
-        say(console, f"  go on:   gentrain resume={run}")
+        say(console, f"  go on:   gentrain {as_typed('resume', run)}")
         return
-    say(console, f"  look:    tensorboard --logdir {run}   pictures: {run / 'samples'}")
-    say(console, f"  sample:  gentrain task=sample run={run}")
-    say(console, f"  measure: gentrain task=evaluate run={run}")
-    say(console, f"  go on:   gentrain resume={run} train.max_steps={2 * state.step}")
+    say(console, f"  look:    tensorboard --logdir {shlex.quote(str(run))}   pictures: {run / 'samples'}")
+    say(console, f"  sample:  gentrain task=sample {as_typed('run', run)}")
+    say(console, f"  measure: gentrain task=evaluate {as_typed('run', run)}")
+    say(console, f"  go on:   gentrain {as_typed('resume', run)} train.max_steps={2 * state.step}")
