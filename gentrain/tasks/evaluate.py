@@ -79,7 +79,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         f"step {trained.step}, {weights}; {len(images)} images of the {settings.split} split "
         f"at {trained.shape.levels} levels"
     )
-    table = Table("figure", "mean", "standard error", "unit", "meaning", title=title)
+    table = Table(title=title)
+    for heading in ("figure", "mean", "standard error", "unit", "meaning"):
+        table.add_column(heading, no_wrap=heading != "meaning")
     for name, figure in figures.items():
         table.add_row(name, f"{figure.mean:.5g}", f"{figure.standard_error:.2g}", figure.unit, figure.meaning)
     console.print(table)
@@ -87,8 +89,8 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 MEANINGS = {
-    "nats": ("nats/image", "{kind} -log p(x)"),
     "bits_per_dim": ("bits/dim", "{kind} -log2 p(x) / (C*H*W)"),
+    "nats": ("nats/image", "{kind} -log p(x)"),
     "nll_nats": ("nats/image", "its first term: -log p(x|z) for one z from q(z|x)"),
     "kl_nats": ("nats/image", "its second term: KL(q(z|x) || p(z))"),
     "mse": ("per dimension", "squared error of the reconstruction, pixels in [-1, 1]"),
@@ -107,8 +109,9 @@ def evaluate(
     )  # fmt: skip
     assert values is not None
     figures = {
-        name: figure(value_N, MEANINGS[name][0], MEANINGS[name][1].format(kind=kind))
-        for name, value_N in values.items()
+        name: figure(values[name], unit, meaning.format(kind=kind).strip())
+        for name, (unit, meaning) in MEANINGS.items()
+        if name in values
     }
     k = settings.iwae_samples
     if k is not None and isinstance(trained.model, ImportanceSampled):
