@@ -54,7 +54,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
     try:
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, seal(buffer.getvalue()))
+        write_atomically(path, *seal(buffer.getbuffer()))
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -65,7 +65,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU. Raises Damaged; a UserError if a newer gentrain wrote it."""
-    content = unseal(path.read_bytes())
+    content = path.read_bytes()
+    verify(content)
     stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(stored, dict) or "format" not in stored:
         raise Damaged(f"{path} is no checkpoint of gentrain")
@@ -74,20 +75,22 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(**stored)
 
 
-def seal(archive: bytes) -> bytes:
-    """Put the checksum into the archive's comment."""
-    if archive[-22:-18] != _END_OF_ARCHIVE or archive[-2:] != b"\0\0":
+def seal(archive: bytes | memoryview) -> tuple[memoryview, bytes]:
+    """The archive with the checksum in its comment, as two pieces to be written one after the other."""
+    view = memoryview(archive)
+    if view[-22:-18] != _END_OF_ARCHIVE or view[-2:] != b"\0\0":
         raise ValueError("torch.save did not write a zip archive without a comment")
-    body = archive[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + _LABEL
-    return body + hashlib.sha256(body).hexdigest().encode()
+    body, comment = view[:-2], _COMMENT_BYTES.to_bytes(2, "little") + _LABEL
+    digest = hashlib.sha256(body)
+    digest.update(comment)
+    return body, comment + digest.hexdigest().encode()
 
 
-def unseal(content: bytes) -> bytes:
-    """The content, if its checksum is right; else Damaged."""
-    body, digest = content[:-64], content[-64:]
-    if not body.endswith(_LABEL) or hashlib.sha256(body).hexdigest().encode() != digest:
+def verify(content: bytes) -> None:
+    """Raise Damaged if these are not the bytes that `seal` gave."""
+    body, digest = memoryview(content)[:-64], content[-64:]
+    if body[-len(_LABEL) :] != _LABEL or hashlib.sha256(body).hexdigest().encode() != digest:
         raise Damaged("its checksum is wrong")
-    return content
 
 
 def newest_first(directory: Path) -> list[Path]:

@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, sync, rename over it, sync the directory: `path` is old or new, at any moment."""
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Make `path` hold the pieces, one after the other. At any moment it is the old file or the new one.
+
+    Written beside it, synced, renamed over it, and the directory synced.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            for piece in content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -12,8 +12,16 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 def seed_everything(seed: int, *purpose: str | int) -> None:
-    """Re-seed torch's default generators, on all devices."""
-    torch.manual_seed(derive(seed, *purpose))
+    """Re-seed torch's default generators: the CPU's, and those of the accelerators in use.
+
+    As torch.manual_seed, which takes 0.15 ms to ask every backend: too long for each step of a fast GPU.
+    """
+    number = derive(seed, *purpose)
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

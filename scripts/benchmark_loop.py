@@ -1,16 +1,18 @@
-"""What gentrain's loop costs over a bare one, side by side in one process.
+"""What gentrain's loop costs over a bare one, interleaved in one process.
 
     python scripts/benchmark_loop.py [--steps 500] [--rounds 5] [overrides of the composed config ...]
 
 Bare: the same model, batches drawn by a random index, loss, backward, clipping, optimizer and average, in a
-`for`. gentrain: the same with everything around it, logging every 50 steps and saving every 500, without
-evaluation and sampling, which a bare loop has not. Rounds alternate, so that a drift of the machine meets
-both; each round's times are of whole stretches, and the medians and the median of the ratios are printed.
+`for`. gentrain: the same with everything around it, logging every 50 steps and saving every 500 (and drawing
+its display), without evaluation and sampling, which a bare loop has not. After every 25 of gentrain's steps
+25 bare ones are taken, with gentrain's clock stopped and its display off, so that a drift of the machine meets
+both. The medians over rounds and the median of their ratios are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import tempfile
 import time
@@ -49,59 +51,73 @@ def compose(overrides: list[str], steps: int) -> dict[str, Any]:
         return cli.plain(hydra.compose("config", [*cadence, *overrides]))
 
 
-def bare(config: dict[str, Any], data: Packed, place: Place) -> float:
-    """Seconds for max_steps steps of the loop that one would write by hand."""
-    train = Train(**config["train"])
-    network: Any = make_network(config).to(place.device).to(memory_format=place.memory_format)
-    optimizer = optimizer_settings(config["optimizer"], train.max_steps).build(network.parameters())
-    average = averaged(network, train.batch_size, train.ema_halflife_images or 1.0)
-    images = torch.from_numpy(data.split("train")).to(place.device)
-    begun = time.perf_counter()
-    for step in range(train.max_steps):
-        x_BCHW = images[torch.randint(len(images), (train.batch_size,))]
-        with place.autocasting():
-            loss, _ = network.train_loss(x_BCHW.contiguous(memory_format=place.memory_format), step)
-        optimizer.zero_grad()
-        loss.backward()
-        clip_grad_norm_(network.parameters(), train.grad_clip or 1.0)
-        optimizer.step()
-        average.update_parameters(network)
-    loss.item()
-    return time.perf_counter() - begun
+STRETCH = 25  # steps of one loop before the other has its turn
 
 
-def ours(config: dict[str, Any], data: Packed, place: Place, folder: Path) -> float:
-    """Seconds for the same steps in gentrain's loop, the last save included."""
-    train = Train(**config["train"])
+class Bare:
+    """The loop that one would write by hand, in stretches."""
+
+    def __init__(self, config: dict[str, Any], data: Packed, place: Place) -> None:
+        train = Train(**config["train"])
+        self.train, self.place, self.seconds = train, place, 0.0
+        self.network: Any = make_network(config).to(place.device).to(memory_format=place.memory_format)
+        self.optimizer = optimizer_settings(config["optimizer"], train.max_steps).build(
+            self.network.parameters()
+        )
+        self.average = averaged(self.network, train.batch_size, train.ema_halflife_images or 1.0)
+        self.images = torch.from_numpy(data.split("train")).to(place.device)
+
+    def run(self, steps: int) -> None:
+        begun = time.perf_counter()
+        for step in range(steps):
+            x_BCHW = self.images[torch.randint(len(self.images), (self.train.batch_size,))]
+            with self.place.autocasting():
+                x_BCHW = x_BCHW.contiguous(memory_format=self.place.memory_format)
+                loss, _ = self.network.train_loss(x_BCHW, step)
+            self.optimizer.zero_grad()
+            loss.backward()
+            clip_grad_norm_(self.network.parameters(), self.train.grad_clip or 1.0)
+            self.optimizer.step()
+            self.average.update_parameters(self.network)
+        loss.item()
+        self.seconds += time.perf_counter() - begun
+
+
+def one_round(config: dict[str, Any], data: Packed, place: Place, folder: Path) -> tuple[float, float]:
+    """Seconds for max_steps steps of the bare loop, and of gentrain's with its last save."""
+    steps = config["train"]["max_steps"]
+    # One step more than is run: the evaluation and the grid at the very end are no part of the loop.
+    train = Train(**{**config["train"], "max_steps": steps + 1})
     run = RunDir.create(folder, "benchmark")
     learner = make_learner(config, place)
     images = [Images(data.split(name), config["data"]["levels"], place.device) for name in ("train", "valid")]
-    tracker = Tracker(folder, 0)
-    display = Display(0, train.max_steps, Console(force_terminal=True, file=(folder / "terminal").open("w")))
+    tracker, bare = Tracker(folder, 0), Bare(config, data, place)
+    display = Display(0, steps, Console(force_terminal=True, file=(folder / "terminal").open("w")))
     batches = Batches(images[0], train.batch_size, config["seed"])
-    # One step more than is run: the evaluation and the grid at the very end are no part of the loop.
-    train = Train(**{**config["train"], "max_steps": train.max_steps + 1})
+    aside = 0.0
+    advance = display.advance
+
+    def advance_and_take_turns(step: int) -> None:
+        nonlocal aside
+        advance(step)
+        if step % STRETCH == 0:
+            begun = time.perf_counter()
+            display.__exit__(None, None, None)
+            bare.run(STRETCH)
+            display.__enter__()
+            aside += time.perf_counter() - begun
+        if step == steps:
+            stop.signal = signal.SIGTERM  # ask for a stop at the end of this step, which also saves
+
+    display.advance = advance_and_take_turns  # type: ignore[method-assign]
     with StopRequest() as stop, display:
         this = Fit(learner, batches, images[1], train, 0, run, "", data.fingerprint, tracker, display, stop)
         begun = time.perf_counter()
-        fit(_stopping_after(this, train.max_steps - 1), State())
-        seconds = time.perf_counter() - begun
+        fit(this, State())
+        seconds = time.perf_counter() - begun - aside
     tracker.close()
     run.unlock()
-    return seconds
-
-
-def _stopping_after(this: Fit, steps: int) -> Fit:
-    """Ask for a stop at the end of the last step to be timed; it also saves."""
-    original = this.display.advance
-
-    def advance(step: int) -> None:
-        original(step)
-        if step == steps:
-            this.stop.signal = 15
-
-    this.display.advance = advance  # type: ignore[method-assign]
-    return this
+    return bare.seconds, seconds
 
 
 def main() -> None:
@@ -117,9 +133,9 @@ def main() -> None:
     data = open_data(config["data"], lambda *_: None)
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        bare({**config, "train": {**config["train"], "max_steps": 20}}, data, place)  # warm up
+        Bare(config, data, place).run(20)  # warm up
         for number in range(args.rounds):
-            pair = (bare(config, data, place), ours(config, data, place, Path(folder) / str(number)))
+            pair = one_round(config, data, place, Path(folder) / str(number))
             times.append(pair)
             print(f"round {number + 1}: bare {pair[0]:.2f} s, gentrain {pair[1]:.2f} s", flush=True)
     ratio = statistics.median(second / first for first, second in times)

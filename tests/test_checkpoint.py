@@ -75,7 +75,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
 
     path = tmp_path / "step_00000001.pt"
     torch.save({"format": 1, "parts": Attack()}, path)
-    path.write_bytes(checkpoint.seal(path.read_bytes()))
+    path.write_bytes(b"".join(checkpoint.seal(path.read_bytes())))
     with pytest.raises(pickle.UnpicklingError):
         checkpoint.load(path)
     assert not sentinel.exists()
@@ -84,7 +84,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
 def test_another_format_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "step_00000001.pt"
     torch.save({"format": 2}, path)
-    path.write_bytes(checkpoint.seal(path.read_bytes()))
+    path.write_bytes(b"".join(checkpoint.seal(path.read_bytes())))
     with pytest.raises(UserError, match="another version"):
         checkpoint.load(path)
 

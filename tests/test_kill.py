@@ -40,11 +40,11 @@ torch.optim.AdamW.step = step
     "in mid-save": """
 import gentrain.checkpoint
 original = gentrain.checkpoint.write_atomically
-def write_atomically(path, content):
+def write_atomically(path, *content):
     if path.name == 'step_00000004.pt':
-        path.with_name(f'.{path.name}.tmp').write_bytes(content[:len(content) // 2])
+        path.with_name(f'.{path.name}.tmp').write_bytes(content[0][:len(content[0]) // 2])
         die()
-    original(path, content)
+    original(path, *content)
 gentrain.checkpoint.write_atomically = write_atomically
 """,
     "after the last save": """

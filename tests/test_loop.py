@@ -74,10 +74,10 @@ def test_out_of_memory_says_which_batch_size_to_try(
 def test_a_full_disk(gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     original = checkpoint.write_atomically
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, *content: bytes) -> None:
         if path.name == "step_00000004.pt":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(path, content)
+        original(path, *content)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "write_atomically", full)
@@ -95,12 +95,12 @@ def test_a_disk_that_stays_full(gentrain: Command, tiny: list[str], monkeypatch:
     original = checkpoint.write_atomically
     full = False
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, *content: bytes) -> None:
         nonlocal full
         full = full or path.name == "step_00000004.pt"
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(path, content)
+        original(path, *content)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "write_atomically", write)

@@ -61,7 +61,8 @@ class Minimize:
 
     def _gradients(self, x_BCHW: Tensor, step: int) -> Metrics:
         """Gradients of the mean loss of a batch, computed in `accumulate_steps` parts of it."""
-        self.network.train()
+        if not self.network.training:  # without an average it is the network that was evaluated
+            self.network.train()
         self.optimizer.zero_grad()
         totals: dict[str, Tensor] = {}
         for part in x_BCHW.tensor_split(self.train_settings.accumulate_steps):
