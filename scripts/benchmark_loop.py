@@ -4,9 +4,9 @@
 
 Bare: the same model, batches drawn by a random index, loss, backward, clipping, optimizer and average, in a
 `for`. gentrain: the same with everything around it, logging every 50 steps and saving every 500 (and drawing
-its display), without evaluation and sampling, which a bare loop has not. After every 25 of gentrain's steps
-25 bare ones are taken, with gentrain's clock stopped and its display off, so that a drift of the machine meets
-both. The medians over rounds and the median of their ratios are printed.
+its display), without evaluation and sampling, which a bare loop has not. After every 25 of gentrain's
+steps 25 bare ones are taken, with gentrain's clock stopped and its display off, so that a drift of the
+machine meets both. The medians over rounds and the median of their ratios are printed.
 """
 
 from __future__ import annotations
