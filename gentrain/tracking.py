@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -34,8 +35,10 @@ class Tracker:
         for line in cut_back(self.path, start_step):
             self.latest |= {key: value for key, value in line.items() if key != "step"}
         self._lines = self.path.open("a")
-        goes_on = any(directory.glob("events.out.tfevents.*"))
-        self._writer = SummaryWriter(str(directory), purge_step=start_step + 1 if goes_on else None)
+        earlier = sorted(path.name for path in directory.glob("events.out.tfevents.*"))
+        if earlier:
+            _wait_for_a_later_name(earlier[-1])
+        self._writer = SummaryWriter(str(directory), purge_step=start_step + 1 if earlier else None)
 
     def replay(self, lines: list[dict[str, Any]]) -> None:
         """Take over the curves of another run, so that a run branched off it begins where it left."""
@@ -77,6 +80,17 @@ class Tracker:
     def close(self) -> None:
         self._lines.close()
         self._writer.close()
+
+
+def _wait_for_a_later_name(newest: str) -> None:
+    """TensorBoard reads event files in the order of their names, which begin with the second of their making.
+
+    So a process that goes on within the same second would be read before the one that it goes on from.
+    """
+    second = int(newest.split(".")[3])
+    patience = time.monotonic() + 2  # a clock that was set back is not waited for
+    while int(time.time()) <= second and time.monotonic() < patience:
+        time.sleep(0.02)
 
 
 def read_metrics(path: Path, up_to_step: int) -> list[dict[str, Any]]:
