@@ -45,7 +45,11 @@ def main() -> NoReturn:
         flags = [argument for argument in arguments if argument not in args.overrides]
         sys.argv = [sys.argv[0], *flags, *args.overrides]
         _refuse_flags(args)
-        if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+        if args.shell_completion or args.hydra_help:
+            pass
+        elif args.help or args.cfg or args.info:
+            check_no_code(args.overrides, args.config_dir)
+        else:
             check_jobs(args.overrides, args.multirun, args.config_dir)
         _failure.clear()
         _hydra_main()
@@ -119,9 +123,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
     """Compose and check every job that a command would run. Raises UserError; writes nothing."""
     from gentrain.config import check
 
-    search = [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"] if config_dir else []
-    if search and any(override.startswith("hydra.searchpath") for override in overrides):
-        raise UserError("give either --config-dir or hydra.searchpath, not both")
+    search = _search_path(overrides, config_dir)
     groups = {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         taken: set[tuple[str, str]] = set()
@@ -136,6 +138,22 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
                 _task(composed).check(config, job)
             except OSError as error:  # a name too long, a folder that may not be read ...
                 raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
+
+
+def check_no_code(overrides: list[str], config_dir: str | None) -> None:
+    """For --help and --cfg: Hydra sets up logging from the config even then."""
+    if overrides or config_dir:
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            _compose(overrides + _search_path(overrides, config_dir))
+
+
+def _search_path(overrides: list[str], config_dir: str | None) -> list[str]:
+    """--config-dir as an override, which is how Hydra's compose takes it."""
+    if config_dir is None:
+        return []
+    if any(override.startswith("hydra.searchpath") for override in overrides):
+        raise UserError("give either --config-dir or hydra.searchpath, not both")
+    return [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
 
 
 def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]) -> None:

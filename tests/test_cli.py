@@ -158,10 +158,11 @@ def test_a_foreign_config_names_no_code(file: str, gentrain: Command, tmp_path: 
     config.parent.mkdir(parents=True)
     config.write_text(FOREIGN[file].replace("SENTINEL", str(sentinel)))
     group = str(Path(file).parent)
-    outcome = gentrain("--config-dir", str(tmp_path / "foreign"), f"{group}=foreign")
-    assert outcome.status == 2
-    assert "refused" in outcome.err
-    assert not sentinel.exists()
+    for flags in ([], ["--help"], ["--cfg", "job"], ["--info", "config"]):
+        outcome = gentrain(*flags, "--config-dir", str(tmp_path / "foreign"), f"{group}=foreign")
+        assert outcome.status == 2
+        assert "refused" in outcome.err
+        assert not sentinel.exists()
 
 
 def test_a_run_from_elsewhere_names_no_code(gentrain: Command, tiny: list[str]) -> None:
