@@ -23,9 +23,8 @@ FORMAT = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LABEL = b"sha256:"
 _COMMENT_BYTES = len(_LABEL) + 64
-_END_OF_ARCHIVE = (
-    b"PK\x05\x06"  # 22 bytes with this signature close a zip archive; the last two count its comment
-)
+# 22 bytes that begin with this signature close a zip archive; the last two of them count its comment.
+_END_OF_ARCHIVE = b"PK\x05\x06"
 
 
 class Damaged(Exception):
@@ -115,16 +114,16 @@ def load_to_go_on(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     A damaged file would count among the last ones to keep, and a best.pt from after the step that is gone
     back to would belong to a future that may not come. UserError if all checkpoints are damaged.
     """
+    best = directory / "best.pt"
     found, complaints = load_newest(directory)
     if found is None and complaints:
         raise UserError(
-            f"{'; '.join(complaints)}; no whole checkpoint is left to go on from, but a file may be "
-            f"branched from with resume=FILE if {directory / 'best.pt'} is whole"
+            f"{'; '.join(complaints)}; no whole checkpoint is left to go on from; "
+            f"if {best} is whole, a new run can go on from it with resume={best}"
         )
     for path in newest_first(directory):
         if found is not None and path.name > file_name(found.step):
             path.rename(path.with_name(path.name + ".damaged"))
-    best = directory / "best.pt"
     if best.is_file():
         try:
             later = found is None or load(best).step > found.step
@@ -133,7 +132,7 @@ def load_to_go_on(directory: Path) -> tuple[Checkpoint | None, list[str]]:
             best.rename(best.with_name("best.pt.damaged"))
         else:
             if later:
-                best.unlink()
+                best.rename(best.with_name("best.pt.later"))
     return found, complaints
 
 

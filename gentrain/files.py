@@ -17,9 +17,8 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # there only if something went wrong
     sync_directory(path.parent)
 
 

@@ -110,7 +110,7 @@ def test_going_on_puts_damaged_files_aside_and_prunes_only_whole_ones(tmp_path: 
     checkpoint.save(tmp_path / checkpoint.file_name(5), example(5))
     checkpoint.prune(tmp_path, 1)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["step_00000005.pt", "step_00000006.pt.damaged"]  # best.pt was of a later step: gone
+    assert names == ["best.pt.later", "step_00000005.pt", "step_00000006.pt.damaged"]
 
 
 def test_when_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:

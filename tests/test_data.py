@@ -92,6 +92,7 @@ def test_anime_is_its_own_drawings_with_labels() -> None:
     assert np.array_equal(anime.decode(packed.split("test")[:50]), packed.labels[packed.rows("test")][:50])
     assert [label.name for label in packed.label_info] == [factor.name for factor in anime.FACTORS]
     assert packed.facts["entropy_bits"] == anime.ENTROPY_BITS >= 24
+    assert "entropy_bits" not in open_data(ANIME | {"levels": 8}, quiet).facts
 
 
 def test_anime_splits_share_no_face_and_do_not_depend_on_the_count() -> None:

@@ -69,6 +69,19 @@ Minimize.eval_step = eval_step
 }
 
 
+def killed_and_continued(moment: str, command: list[str], gentrain: Command) -> None:
+    """A child killed at `moment` in the run "cut", and the same command again, end as the run "whole" does."""
+    code = DIE + MOMENTS[moment] + "\nfrom gentrain.cli import main\nmain()\n"
+    child = subprocess.run(
+        [sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    again = gentrain(*command, "run_dir=cut")
+    assert again.status == 0, again.err
+    gentrain(*command, "run_dir=whole")
+    assert_same_run(Path("whole"), Path("cut"))
+
+
 @pytest.mark.parametrize("kind", ["init_from", "branch"])
 def test_sigkill_before_the_first_save_of_a_run_that_took_something_over(
     kind: str, gentrain: Command, tiny: list[str]
@@ -79,29 +92,13 @@ def test_sigkill_before_the_first_save_of_a_run_that_took_something_over(
         command = [*tiny, *FAMILIES["vae"], *more, "init_from=first"]
     else:
         command = ["resume=first/checkpoints/step_00000004.pt", *more]
-    code = DIE + MOMENTS["in mid-step"] + "\nfrom gentrain.cli import main\nmain()\n"
-    child = subprocess.run(
-        [sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    again = gentrain(*command, "run_dir=cut")  # the same command goes on by itself
-    assert again.status == 0, again.err
-    gentrain(*command, "run_dir=whole")
-    assert_same_run(Path("whole"), Path("cut"))
+    killed_and_continued("in mid-step", command, gentrain)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_sigkill(moment: str, gentrain: Command, tiny: list[str]) -> None:
     command = [*tiny, *FAMILIES["vae"]]
-    code = DIE + MOMENTS[moment] + "\nfrom gentrain.cli import main\nmain()\n"
-    child = subprocess.run(
-        [sys.executable, "-c", code, *command, "run_dir=cut"], capture_output=True, text=True
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    again = gentrain(*command, "run_dir=cut")  # the same command goes on by itself
-    assert again.status == 0, again.err
-    gentrain(*command, "run_dir=whole")
-    assert_same_run(Path("whole"), Path("cut"))
+    killed_and_continued(moment, command, gentrain)
     assert not list(Path("cut").rglob(".*.tmp")), "leftovers of the killed process"
     read = EventAccumulator("cut", size_guidance={"scalars": 0})
     read.Reload()

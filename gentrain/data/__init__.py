@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gentrain import registry
@@ -22,7 +23,9 @@ def image_shape(section: Mapping[str, Any]) -> ImageShape:
 
 
 def open_data(section: Mapping[str, Any], progress: Progress) -> Packed:
-    return open_packed(section["name"], make_source(section), progress)
+    """The packed array at 256 levels; what is known of its entropy only where it is used at that many."""
+    packed = open_packed(section["name"], make_source(section), progress)
+    return packed if section["levels"] == 256 else replace(packed, facts={})
 
 
 __all__ = ["Packed", "image_shape", "make_source", "open_data"]
