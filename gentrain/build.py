@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gentrain import registry
-from gentrain.data import image_shape, make_source
+from gentrain.data import check_data, image_shape
 from gentrain.device import Place, check_device
 from gentrain.errors import UserError
 from gentrain.learners import Learner
@@ -21,7 +21,7 @@ from gentrain.settings import Train
 def check_buildable(config: Mapping[str, Any]) -> None:
     """Raise UserError for settings that do not go together, before any data is read. Allocates nothing."""
     check_device(config["device"])
-    make_source(config["data"]).check()
+    check_data(config["data"])
     train = Train(**config["train"])
     if train.accumulate_steps > train.batch_size:
         raise UserError(

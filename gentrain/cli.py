@@ -43,7 +43,7 @@ def main() -> NoReturn:
         args = _parser().parse_intermixed_args(arguments)
         # Hydra's own parser wants its flags first.
         flags = [argument for argument in arguments if argument not in args.overrides]
-        sys.argv = [sys.argv[0], *flags, *args.overrides]
+        sys.argv = [sys.argv[0], *flags, *_of_the_run(args.overrides, args.config_dir)]
         _refuse_flags(args)
         if args.shell_completion or args.hydra_help:
             pass
@@ -124,7 +124,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
     from gentrain.config import check
 
     search = _search_path(overrides, config_dir)
-    groups = {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
+    groups = _groups(config_dir)
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         taken: set[tuple[str, str]] = set()
         for job in _jobs(overrides, multirun, groups, search):
@@ -176,6 +176,18 @@ def _compose(overrides: list[str]) -> DictConfig:
     refuse_code(OmegaConf.to_container(composed, resolve=False))
     refuse_code(OmegaConf.to_container(composed, resolve=True))  # what interpolations may put together
     return composed
+
+
+def _of_the_run(overrides: list[str], config_dir: str | None) -> list[str]:
+    """With resume=RUN a setting may be one of the run's data or model, which this composition lacks."""
+    if not any(override.startswith("resume=") for override in overrides):
+        return overrides
+    groups = _groups(config_dir)
+    return [_lenient(override, groups) for override in overrides]
+
+
+def _groups(config_dir: str | None) -> set[str]:
+    return {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
 
 
 def _jobs(overrides: list[str], multirun: bool, groups: set[str], search: list[str]) -> list[list[str]]:

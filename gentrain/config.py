@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from gentrain import registry
 from gentrain.errors import UserError
 from gentrain.registry import suggestion
-from gentrain.settings import Device, Schedule, Train
+from gentrain.settings import Device, Schedule, Train, View
 
 # Keys of the whole config that are no sections; the sections and these are all that there is.
 PLAIN_KEYS: dict[str, Any] = {
@@ -71,17 +71,20 @@ def check(config: Mapping[str, Any]) -> None:
     check_section("device", config["device"], schema_of(Device))
     for name, settings in own_sections.items():
         check_section(name, config.get(name, {}), schema_of(settings))
-    if from_a_run(config):
-        return  # what is composed here is not what will be used: the task checks that
-    check_section("train", config["train"], schema_of(Train))
-    _check_named("data", config["data"], registry.DATA, lambda path: schema_of(registry.target(path)))
-    _check_named("model", config["model"], registry.MODELS, model_schema)
-    _check_named("optimizer", config["optimizer"], registry.OPTIMIZERS, optimizer_schema)
+    # What comes from an existing run instead of this config is checked by the task.
+    sections = () if config["resume"] is not None else task.SECTIONS
+    if "train" in sections:
+        check_section("train", config["train"], schema_of(Train))
+    if "data" in sections:
+        _check_named("data", config["data"], registry.DATA, data_schema)
+    if "model" in sections:
+        _check_named("model", config["model"], registry.MODELS, model_schema)
+    if "optimizer" in sections:
+        _check_named("optimizer", config["optimizer"], registry.OPTIMIZERS, optimizer_schema)
 
 
-def from_a_run(config: Mapping[str, Any]) -> bool:
-    """Whether model, data, optimizer and training come from an existing run instead of this config."""
-    return config["resume"] is not None or config["task"] != "train"
+def data_schema(path: str) -> Schema:
+    return schema_of(registry.target(path)) | schema_of(View)
 
 
 def model_schema(family: registry.Family) -> Schema:
@@ -220,7 +223,15 @@ def refuse_code(config: Any, path: str = "") -> None:
 
 # ---- what may change between a run and its continuation ------------------------------------------------
 
-MAY_CHANGE = ("train.max_steps", "train.keep_last", "optimizer.lr", "device")
+MAY_CHANGE = (
+    "train.max_steps",
+    "train.keep_last",
+    "optimizer.lr",
+    "device",
+    "data.root",
+    "data.on_bad",
+    "data.allow_changed",
+)
 NOT_PART_OF_A_RUN = ("run_dir", "resume", "run", "task", "checkpoint", "init_from", "sample", "evaluate")
 
 

@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 
 from gentrain import checkpoint
 from gentrain.checkpoint import Checkpoint
-from gentrain.data.batches import Batches, Images
+from gentrain.data.batches import Batches
+from gentrain.data.images import Images
 from gentrain.errors import RunFailed
 from gentrain.images import to_picture
 from gentrain.learners import Learner, Metrics
@@ -160,7 +161,7 @@ def _sample(this: Fit, state: State) -> bool:
         if this.stop.requested:
             return False
         drawn.append(this.learner.sample(min(batch_size, count - start), noise))
-    levels = this.valid.levels
+    levels = this.valid.view.levels
     this.tracker.pictures(state.step, "samples", to_picture(torch.cat(drawn), levels))
     originals = this.valid.first(RECONSTRUCTIONS)
     rebuilt = this.learner.reconstruct(originals)

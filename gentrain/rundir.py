@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import torch
 import torchvision
 from omegaconf import OmegaConf
@@ -21,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import gentrain
+from gentrain.data.packed import Packed, compare
 from gentrain.errors import UserError
 from gentrain.files import write_atomically
 
@@ -104,6 +107,13 @@ class RunDir:
         )
         write_json(file, meta)
 
+    def record_images(self, data: Packed) -> None:
+        """Which images the run is trained on, as hashes: so that it can be said how others differ."""
+        (self.path / "data").mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, data.identities)
+        write_atomically(_images_file(self.path, data.fingerprint), buffer.getbuffer())
+
     def write_result(self, status: str, step: int, metrics: Mapping[str, float]) -> None:
         """`status`: "finished", "interrupted" or "failed"."""
         write_json(self.path / "result.json", {"status": status, "step": step, "metrics": dict(metrics)})
@@ -111,6 +121,19 @@ class RunDir:
     def read_result(self) -> dict[str, Any]:
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _images_file(run: Path, fingerprint: str) -> Path:
+    return run / "data" / f"{fingerprint[:16]}.npy"
+
+
+def say_changed(run: Path, fingerprint: str, data: Packed) -> str:
+    """ ": +a, -b, ~c images" since the run saw images of this fingerprint; "" if they were not recorded."""
+    try:
+        old = np.load(_images_file(run, fingerprint), allow_pickle=False)
+    except (OSError, ValueError):
+        return ""
+    return f": {compare(old, data.identities)}"
 
 
 def is_run(path: Path) -> bool:

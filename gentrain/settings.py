@@ -26,6 +26,25 @@ class Train:
 
 
 @dataclass(frozen=True)
+class View:
+    """configs/config.yaml, under `data`: how the pictures of any data set are shown to a model."""
+
+    levels: Annotated[int, Between(2, 256)]
+    binarize: Literal["threshold", "dynamic"]
+    flip: bool
+    shift: Annotated[int, Between(0, 16)]
+    on_bad: Literal["fail", "skip"]
+    allow_changed: bool
+
+    @property
+    def in_words(self) -> str:
+        """How many levels, and how they were made where there is a choice: named beside every figure."""
+        if self.levels != 2:
+            return f"{self.levels} levels"
+        return f"2 levels ({'threshold at 128' if self.binarize == 'threshold' else 'dynamic binarization'})"
+
+
+@dataclass(frozen=True)
 class Device:
     """configs/device/*.yaml."""
 

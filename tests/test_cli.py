@@ -70,7 +70,7 @@ MISTAKES = {
     "another task's key": (["sample.count=3"], "sample is not a setting (it belongs to task=sample)"),
     "missing value": (["data=folder"], "data.root must be given"),
     "deleted value": (["~train.batch_size"], "train.batch_size is missing"),
-    "missing path": (["data=folder", "data.root=nowhere"], "nowhere is no folder"),
+    "missing path": (["data=folder", "data.root=nowhere"], "nowhere does not exist"),
     "resume of nothing": (["resume=nowhere"], "resume=nowhere is no run directory"),
     "init_from nothing": (["init_from=nowhere"], "nowhere is no run directory"),
     "task without a run": (["task=sample"], "task=sample needs run="),

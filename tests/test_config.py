@@ -24,7 +24,7 @@ from gentrain.config import (
 )
 from gentrain.errors import UserError
 from gentrain.ranges import AtLeast, Between
-from gentrain.settings import Device, Train
+from gentrain.settings import Device, Train, View
 
 
 def load(group: str, choice: str) -> dict[str, Any]:
@@ -63,6 +63,7 @@ def test_every_yaml_is_known_and_every_name_has_its_yaml() -> None:
 def test_the_frames_own_sections() -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "config.yaml"), resolve=False)
     assert config["train"].keys() == schema_of(Train).keys()
+    assert config["data"].keys() == schema_of(View).keys()
     for file in (CONFIG_DIR / "device").glob("*.yaml"):
         assert load("device", file.stem).keys() == schema_of(Device).keys()
     for name, module in registry.TASKS.items():

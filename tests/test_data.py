@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,28 @@ import torch
 from PIL import Image
 
 from gentrain import anime
-from gentrain.data import open_data
+from gentrain.data import check_data, open_data, splitting
 from gentrain.data.anime import HELD_OUT, grey_or_color
-from gentrain.data.batches import Batches, Images
-from gentrain.data.folder import decode
-from gentrain.data.packed import cache_dir
+from gentrain.data.augment import augment
+from gentrain.data.batches import Batches
+from gentrain.data.images import Images
+from gentrain.data.packed import Difference, cache_dir, compare
+from gentrain.data.rows import Rows, arrange, in_parallel
+from gentrain.data.splitting import split as split_up
 from gentrain.errors import UserError
+from gentrain.seeding import generator
+from gentrain.settings import View
 
-ANIME = {"name": "anime", "size": 32, "channels": 3, "levels": 256, "count": 300, "seed": 0}
+VIEW = {
+    "levels": 256,
+    "binarize": "threshold",
+    "flip": False,
+    "shift": 0,
+    "on_bad": "fail",
+    "allow_changed": False,
+}
+AS_IS = View(**VIEW)  # type: ignore[arg-type]
+ANIME = {"name": "anime", "size": 32, "channels": 3, "count": 300, "seed": 0} | VIEW
 CPU = torch.device("cpu")
 
 
@@ -43,7 +59,7 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 25])
 def test_every_image_once_an_epoch(batch_size: int) -> None:
-    batches = Batches(Images(numbered(10), 256, CPU), batch_size, seed=3)
+    batches = Batches(Images(numbered(10), AS_IS, CPU), batch_size, seed=3)
     steps = 20
     seen = torch.cat([batches.indices(step) for step in range(steps)])
     for epoch in seen.view(-1, 10):
@@ -52,7 +68,7 @@ def test_every_image_once_an_epoch(batch_size: int) -> None:
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    images = Images(numbered(50), 256, CPU)
+    images = Images(numbered(50), AS_IS, CPU)
     one, other = Batches(images, 8, seed=0), Batches(images, 8, seed=0)
     late = other.indices(1000)
     for step in range(1000):
@@ -62,7 +78,7 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
 
 
 def test_each_call_within_a_step_has_a_stream_of_its_own() -> None:
-    batches = Batches(Images(numbered(50), 256, CPU), 8, seed=0)
+    batches = Batches(Images(numbered(50), AS_IS, CPU), 8, seed=0)
     next_batch = batches.at(5)
     first, second = next_batch().flatten(), next_batch().flatten()
     assert torch.equal(first.long(), batches.indices(5, 0))
@@ -71,14 +87,176 @@ def test_each_call_within_a_step_has_a_stream_of_its_own() -> None:
 
 
 def test_the_last_short_chunk_counts() -> None:
-    images = Images(numbered(10), 256, CPU)
+    images = Images(numbered(10), AS_IS, CPU)
     assert [len(chunk) for chunk in images.chunks(4)] == [4, 4, 2]
     assert torch.cat([images.take(chunk) for chunk in images.chunks(4)]).flatten().tolist() == list(range(10))
 
 
 def test_levels() -> None:
-    images = Images(np.array([0, 127, 128, 255], np.uint8).reshape(-1, 1, 1, 1), 2, CPU)
+    images = Images(
+        np.array([0, 127, 128, 255], np.uint8).reshape(-1, 1, 1, 1), replace(AS_IS, levels=2), CPU
+    )
     assert images.take(torch.arange(4)).flatten().tolist() == [0, 0, 1, 1]
+
+
+def test_dynamic_binarization_draws_anew_in_training_and_the_same_in_evaluation() -> None:
+    grey = np.full((200, 1, 8, 8), 51, np.uint8)  # 51 / 255 = 0.2
+    grey[0] = 0
+    grey[1] = 255
+    images = Images(grey, replace(AS_IS, levels=2, binarize="dynamic"), CPU)
+    whole = images.take(torch.arange(200))
+    assert whole.max() == 1
+    assert (whole[0] == 0).all()
+    assert (whole[1] == 1).all()
+    assert abs(whole[2:].float().mean() - 0.2) < 4 * (0.16 / (198 * 64)) ** 0.5
+    assert torch.equal(torch.cat([images.take(torch.tensor([i])) for i in range(200)]), whole)
+    batches = Batches(images, 200, seed=0)
+    first, again, second = batches.at(0)(), batches.at(0)(), batches.at(1)()
+    assert torch.equal(first, again)
+    assert not torch.equal(first[batches.indices(0).argsort()][2:], second[batches.indices(1).argsort()][2:])
+
+
+def test_thresholds_are_at_the_middle_and_words_name_them() -> None:
+    assert replace(AS_IS, levels=2).in_words == "2 levels (threshold at 128)"
+    assert replace(AS_IS, levels=2, binarize="dynamic").in_words == "2 levels (dynamic binarization)"
+    assert AS_IS.in_words == "256 levels"
+    for wrong in ({"binarize": "dynamic"}, {"shift": 16}):
+        with pytest.raises(UserError, match=rf"data\.{next(iter(wrong))}"):
+            check_data(ANIME | wrong)
+
+
+# ---- moving pictures about
+
+
+def test_flips_mirror_half_of_the_pictures() -> None:
+    x = torch.randint(0, 256, (400, 3, 5, 4), dtype=torch.uint8, generator=generator(0, "x"))
+    moved = augment(x, replace(AS_IS, flip=True), generator(1, "coins"))
+    mirrored = (moved == x.flip(-1)).flatten(1).all(1)
+    same = (moved == x).flatten(1).all(1)
+    assert (mirrored ^ same).all()
+    assert 140 < mirrored.sum() < 260
+
+
+def test_shifts_move_by_whole_pixels_and_repeat_the_border() -> None:
+    x = torch.randint(0, 256, (300, 2, 6, 7), dtype=torch.uint8, generator=generator(0, "x"))
+    moved = augment(x, replace(AS_IS, shift=2), generator(1, "coins"))
+    padded = torch.nn.functional.pad(x.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
+    seen = set()
+    for before, after in zip(padded, moved, strict=True):
+        found = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            if torch.equal(before[:, down : down + 6, right : right + 7], after)
+        ]
+        assert found
+        seen |= set(found)
+    assert len(seen) == 25
+
+
+# ---- larger than memory
+
+
+def test_what_does_not_fit_is_fetched_ahead_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (97, 3, 9, 9), np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")[7:]
+    within = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
+    assert within.images.resident
+    monkeypatch.setattr("gentrain.data.images.FITS", 0)
+    outside = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
+    assert not outside.images.resident
+    read: list[int] = []
+    original = outside.images.fetch
+    monkeypatch.setattr(
+        outside.images, "fetch", lambda i: (read.append(threading.get_ident()), original(i))[1]
+    )
+    for step in [0, 1, 2, 3, 40, 7, 8]:  # in order, and with leaps
+        one, other = within.at(step), outside.at(step)
+        for _ in range(2):
+            assert torch.equal(one(), other())
+    assert threading.get_ident() not in read
+    assert torch.equal(outside.images.take(torch.arange(90)), torch.from_numpy(pixels[7:]))
+
+
+def test_rows_are_written_in_sequence_and_arranged(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 3, 4, 4), np.uint8)
+    rows = Rows(tmp_path / "rows", (3, 4, 4))
+    assert [rows.append(image) for image in pixels] == list(range(30))
+    order = np.random.default_rng(1).permutation(30)[:20]
+    arranged = arrange(rows.close(), order, tmp_path / "images.npy")
+    assert isinstance(arranged, np.memmap)
+    assert np.array_equal(arranged, pixels[order])
+
+
+def test_parallel_results_are_in_order_and_bounded() -> None:
+    taken = []
+
+    def items():  # type: ignore[no-untyped-def]
+        for number in range(500):
+            taken.append(number)
+            yield number
+
+    results = in_parallel(lambda number: number**2, items(), 2)
+    assert next(results) == (0, 0)
+    assert len(taken) < 50
+    assert [result for _, result in results] == [number**2 for number in range(1, 500)]
+
+
+# ---- splits
+
+
+HASHES = np.random.default_rng(0).integers(0, 2**64, 400, np.uint64)
+
+
+def test_adding_pictures_moves_no_old_one_to_another_split() -> None:
+    before = split_up(HASHES[:300], None, 0.1, None, "x")
+    after = split_up(HASHES, None, 0.1, None, "x")
+
+    def home(parts) -> dict[int, str]:  # type: ignore[no-untyped-def]
+        names = np.repeat(list(parts.counts), list(parts.counts.values()))
+        return dict(zip(parts.order.tolist(), names.tolist(), strict=True))
+
+    old, new = home(before), home(after)
+    assert len(old) == 300
+    assert all(new[row] == name for row, name in old.items())
+    assert after.counts["train"] > before.counts["train"]
+
+
+def test_a_sources_own_splits_are_kept_and_leaks_left_out() -> None:
+    given = np.array([splitting.TRAIN] * 300 + [splitting.TEST] * 100)
+    hashes = HASHES.copy()
+    hashes[5] = hashes[350]  # a training picture that is in the test split too
+    hashes[6] = hashes[7]  # and two equal ones in training
+    parts = split_up(hashes, given, 0.1, None, "x")
+    assert parts.counts["test"] == 100
+    assert parts.counts["train"] + parts.counts["valid"] == 299
+    assert 15 < parts.counts["valid"] < 50
+    assert 5 not in parts.order
+    assert set(parts.order[-100:]) == set(range(300, 400))
+    assert parts.facts == {"duplicates": 1, "left_out": 1}
+    own = given.copy()
+    own[:40] = splitting.VALID
+    assert split_up(hashes, own, 0.1, 10, "x").counts == {"train": 10, "valid": 39, "test": 100}
+
+
+def test_an_empty_split_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"my pictures has 3 usable pictures.*the \w+ split.*data\.held_out"):
+        split_up(HASHES[:3], None, 0.01, None, "my pictures")
+
+
+def test_differences_count_by_pixels_first_and_names_next() -> None:
+    def table(*rows: tuple[int, int]) -> np.ndarray:
+        return np.array(rows, np.uint64).reshape(-1, 2)
+
+    old = table((1, 10), (2, 20), (3, 30), (4, 30), (5, 50))
+    assert compare(old, old[::-1]) == Difference(0, 0, 0)
+    assert compare(old, table((9, 10), (8, 20), (3, 30), (4, 30), (5, 50))) == Difference(0, 0, 0)  # renamed
+    assert compare(old, table((1, 10), (2, 21), (3, 30), (5, 50), (6, 60))) == Difference(1, 1, 1)
+    assert compare(old, table()) == Difference(0, 5, 0)
+    assert compare(table((1, 10)), table((1, 10), (2, 10))) == Difference(1, 0, 0)  # a second copy
 
 
 # ---- anime
@@ -159,8 +337,12 @@ def folder(root: Path, **changed: object) -> dict[str, object]:
         "root": str(root),
         "size": 8,
         "channels": 3,
-        "levels": 256,
         "count": None,
+        "fit": "crop",
+        "background": "white",
+        "held_out": 0.1,
+        "verify": "times",
+        **VIEW,
     } | changed
 
 
@@ -213,40 +395,23 @@ def test_every_unreadable_picture_is_named(pictures: Path, tmp_path: Path, fresh
     (copied / "text.jpg").write_text("no picture")
     whole = next(copied.glob("*.png")).read_bytes()
     (copied / "half.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="3 of 83 pictures cannot be read") as raised:
+    with pytest.raises(UserError, match="3 of 83 pictures cannot be used") as raised:
         open_data(folder(copied), quiet)
     for name in ("empty.png", "text.jpg", "half.png"):
         assert name in str(raised.value)
-    assert not list(fresh_cache.glob("*/images.npy"))
+    calls = []
+    with pytest.raises(UserError, match="3 of 83"):  # at once: what could be decoded was kept
+        open_data(folder(copied), lambda done, _total: calls.append(done))
+    assert not calls
+    skipped = open_data(folder(copied, on_bad="skip"), quiet)
+    assert len(skipped.images) == 80
+    assert skipped.facts["bad"] == 3
+    assert {bad.name for bad in skipped.bad} == {"empty.png", "half.png", "text.jpg"}
 
 
 def test_a_folder_without_pictures_or_with_too_few(tmp_path: Path, fresh_cache: Path) -> None:
     with pytest.raises(UserError, match="holds no pictures"):
         open_data(folder(tmp_path), quiet)
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
-    with pytest.raises(UserError, match=r"holds 1 pictures, and none of them falls into the \w+ split"):
+    with pytest.raises(UserError, match=r"has 1 usable pictures, and none of them falls into the \w+ split"):
         open_data(folder(tmp_path), quiet)
-
-
-def test_decoding(tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    wide = np.zeros((10, 30, 3), np.uint8)
-    wide[:, 10:20] = (200, 100, 50)
-    Image.fromarray(wide).save(path)
-    square = decode(path, 10, 3)
-    assert isinstance(square, np.ndarray)
-    assert square.shape == (3, 10, 10)
-    assert np.array_equal(square[:, 5, 5], [200, 100, 50])
-    assert np.array_equal(square[:, 0, 0], [200, 100, 50])  # the central square, not the borders
-    Image.new("RGBA", (9, 9), (10, 20, 30, 0)).save(path)
-    transparent = decode(path, 8, 1)
-    assert isinstance(transparent, np.ndarray)
-    assert transparent.shape == (1, 8, 8)
-    assert (transparent == 255).all()
-    halves = np.zeros((64, 64), np.uint8)
-    halves[:, ::2] = 255
-    Image.fromarray(halves).save(path)
-    small = decode(path, 8, 1)
-    assert isinstance(small, np.ndarray)
-    assert abs(small.astype(float).mean() - 127.5) < 3  # antialiased: stripes become grey
-    assert small.std() < 20

@@ -6,13 +6,15 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Command
-from families import FAMILIES, newest
+from families import FAMILIES, assert_same, newest
+from PIL import Image
 
 from gentrain import checkpoint
 from gentrain.learners.minimize import Minimize
@@ -196,18 +198,57 @@ def test_two_runs_never_share_a_directory(gentrain: Command, tiny: list[str]) ->
     assert len(list(Path("outputs").glob("*/*-vae-folder*"))) == 3
 
 
-def test_other_pictures_are_noticed(
+def test_changed_pictures_stop_a_resume_unless_allowed(
     gentrain: Command, tiny: list[str], tmp_path: Path, pictures: Path
 ) -> None:
-    import shutil
-
-    shutil.copytree(pictures, tmp_path / "copied")
-    mine = [setting for setting in tiny if "data.root" not in setting] + [f"data.root={tmp_path / 'copied'}"]
+    copied = tmp_path / "copied"
+    shutil.copytree(pictures, copied)
+    mine = [setting for setting in tiny if "data.root" not in setting] + [f"data.root={copied}"]
     gentrain(*mine, *VAE, "run_dir=run", "train.max_steps=2")
-    next((tmp_path / "copied").glob("*.png")).unlink()
+    (copied / "below").rename(copied / "renamed")  # names alone are no change
+    assert gentrain("resume=run", "train.max_steps=3").status == 0
+    first, second, third = sorted(copied.glob("*.png"))[:3]
+    first.unlink()
+    for number in range(2):
+        Image.new("RGB", (12, 12), (number, 7, 9)).save(copied / f"new{number}.png")
+    Image.new("RGB", (12, 12), "red").save(second)
+    Image.new("RGB", (12, 12), "blue").save(third)
     outcome = gentrain("resume=run", "train.max_steps=4")
     assert outcome.status == 2
-    assert "not those that the run was trained on" in outcome.err
+    assert "have changed: +2, -1, ~2 images since step 3" in outcome.err
+    assert "data.allow_changed=true" in outcome.err
+    assert "+2, -1, ~2 images" in gentrain("task=evaluate", "run=run").err
+    branch = gentrain("resume=run/checkpoints/step_00000003.pt", "run_dir=branch")
+    assert "+2, -1, ~2 images since step 3" in branch.err
+    assert not Path("branch").exists()
+    allowed = gentrain("resume=run", "train.max_steps=4", "data.allow_changed=true")
+    assert allowed.status == 0, allowed.err
+    assert "going on with them" in allowed.out
+    assert gentrain("resume=run", "train.max_steps=5").status == 0  # these are its pictures now
+    (copied / "new0.png").unlink()
+    assert "+0, -1, ~0 images since step 5" in gentrain("resume=run", "train.max_steps=6").err
+
+
+def test_a_moved_folder_of_the_same_pictures_goes_on(
+    gentrain: Command, tiny: list[str], tmp_path: Path, pictures: Path
+) -> None:
+    shutil.copytree(pictures, tmp_path / "copied")
+    gentrain(*tiny, *VAE, "run_dir=run", "train.max_steps=2")
+    outcome = gentrain("resume=run", f"data.root={tmp_path / 'copied'}", "train.max_steps=3")
+    assert outcome.status == 0, outcome.err
+    assert gentrain(*tiny, *VAE, "data.allow_changed=true").status == 2  # a new run has none to differ from
+
+
+def test_moved_and_binarized_pictures_resume_exactly(gentrain: Command, tiny: list[str]) -> None:
+    options = ["data.levels=2", "data.binarize=dynamic", "data.flip=true", "data.shift=2", *VAE]
+    outcome = gentrain(*tiny, *options, "run_dir=whole")
+    assert "at 2 levels (dynamic binarization)" in outcome.out
+    assert "mirrored and moved by up to 2 pixels at random" in outcome.out
+    gentrain(*tiny, *options, "run_dir=cut", "train.max_steps=3", "optimizer.schedule=constant")
+    gentrain(*tiny, *options, "run_dir=long", "optimizer.schedule=constant")
+    gentrain("resume=cut", "train.max_steps=6")
+    assert_same(newest(Path("cut"))["parts"], newest(Path("long"))["parts"])
+    assert "at 2 levels (dynamic binarization)" in gentrain("task=evaluate", "run=whole").out
 
 
 def test_init_from_starts_a_new_run_with_the_weights_of_another(gentrain: Command, tiny: list[str]) -> None:

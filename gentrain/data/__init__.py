@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from gentrain import registry
 from gentrain.data.packed import Packed, Progress, Source, open_packed
+from gentrain.errors import UserError
 from gentrain.images import ImageShape
+from gentrain.settings import View
+
+_VIEW = {field.name for field in fields(View)}
+
+
+def view_of(section: Mapping[str, Any]) -> View:
+    """How a checked `data` section wants its pictures shown."""
+    return View(**{key: value for key, value in section.items() if key in _VIEW})
 
 
 def make_source(section: Mapping[str, Any]) -> Source:
     """From the checked `data` section; reads nothing yet."""
-    settings = {key: value for key, value in section.items() if key != "name"}
+    settings = {key: value for key, value in section.items() if key != "name" and key not in _VIEW}
     return registry.target(registry.look_up(registry.DATA, "data", section["name"]))(**settings)
+
+
+def check_data(section: Mapping[str, Any]) -> None:
+    """Raise UserError for settings that do not go together. Reads no picture."""
+    view = view_of(section)
+    if view.binarize == "dynamic" and view.levels != 2:
+        raise UserError(f"data.binarize=dynamic needs data.levels=2, but data.levels is {view.levels}")
+    if view.shift * 2 >= section["size"]:
+        raise UserError(f"data.shift={view.shift} is too far for pictures of {section['size']} pixels")
+    make_source(section).check()
 
 
 def image_shape(section: Mapping[str, Any]) -> ImageShape:
@@ -23,9 +42,21 @@ def image_shape(section: Mapping[str, Any]) -> ImageShape:
 
 
 def open_data(section: Mapping[str, Any], progress: Progress) -> Packed:
-    """The packed array at 256 levels; what is known of its entropy only where it is used at that many."""
+    """The packed array at 256 levels; what is known of its entropy only where it is used at that many.
+
+    Raises UserError if pictures are bad and `on_bad` is "fail".
+    """
     packed = open_packed(section["name"], make_source(section), progress)
-    return packed if section["levels"] == 256 else replace(packed, facts={})
+    if packed.bad and section["on_bad"] == "fail":
+        listing = "".join(f"\n  {bad.name} ({bad.reason})" for bad in packed.bad)
+        raise UserError(
+            f"{len(packed.bad)} of {len(packed.bad) + len(packed.images)} pictures cannot be used; mend or "
+            f"remove them, or leave them out with data.on_bad=skip:{listing}"
+        )
+    facts = dict(packed.facts) | ({"bad": len(packed.bad)} if packed.bad else {})
+    if section["levels"] != 256:
+        facts.pop("entropy_bits", None)
+    return replace(packed, facts=facts)
 
 
-__all__ = ["Packed", "image_shape", "make_source", "open_data"]
+__all__ = ["Packed", "check_data", "image_shape", "make_source", "open_data", "view_of"]

@@ -9,6 +9,7 @@ and no entropy is stated.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -27,7 +28,6 @@ class Anime:
 
     size: Literal[32, 64]
     channels: Literal[1, 3]
-    levels: Annotated[int, Between(2, 256)]
     count: Annotated[int, Between(1, 1_000_000)]
     seed: Annotated[int, AtLeast(0)]
 
@@ -35,9 +35,9 @@ class Anime:
         """Every combination of the settings is possible."""
 
     def key(self) -> dict[str, Any]:
-        return {"version": anime.VERSION, **asdict(self), "levels": None}
+        return {"version": anime.VERSION, **asdict(self)}
 
-    def pack(self, progress: Progress) -> Packed:
+    def pack(self, scratch: Path, progress: Progress) -> Packed:
         """The held-out faces have the first numbers, so that they are the same whatever `count` is."""
         numbers = np.concatenate(
             [np.arange(2 * HELD_OUT, 2 * HELD_OUT + self.count), np.arange(2 * HELD_OUT)]

@@ -7,48 +7,26 @@ endless row of epochs, so every image is seen once an epoch and no batch is shor
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gentrain.images import quantize
+from gentrain.data.augment import augment
+from gentrain.data.images import Images
 from gentrain.seeding import generator
+from gentrain.settings import View
 
-FITS = 0.3  # of a GPU's free memory may be taken by the data set
-
-
-class Images:
-    """One split as levels, on the device whole when it fits, else fetched batch by batch."""
-
-    def __init__(self, images_NCHW: np.ndarray, levels: int, device: torch.device) -> None:
-        self.levels, self.device = levels, device
-        self._images = torch.from_numpy(images_NCHW)
-        if device.type != "cpu" and images_NCHW.nbytes < FITS * free_bytes(device):
-            self._images = self._images.to(device)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def take(self, indices: Tensor) -> Tensor:
-        """Images by their numbers, as uint8 levels (B, C, H, W) on the device."""
-        taken = self._images[indices.to(self._images.device)]
-        return quantize(taken.to(self.device, non_blocking=True), self.levels)
-
-    def first(self, count: int) -> Tensor:
-        return self.take(torch.arange(min(count, len(self))))
-
-    def chunks(self, batch_size: int) -> list[Tensor]:
-        """All image numbers in order, in batches of which the last may be short."""
-        return list(torch.arange(len(self)).split(batch_size))
+AHEAD = 2  # steps that are fetched before they are asked for
 
 
 class Batches:
     """The training batches of a run."""
 
     def __init__(self, images: Images, batch_size: int, seed: int) -> None:
-        self.images, self.batch_size = images, batch_size
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self._fetcher = None if images.resident else _Ahead(self)
         count = len(images)
 
         # Two epochs a stream: a batch may straddle them. A few streams: each player has its own.
@@ -76,10 +54,38 @@ class Batches:
         def next_batch() -> Tensor:
             nonlocal stream
             stream += 1
-            return self.images.take(self.indices(step, stream))
+            return self._batch(step, stream)
 
         return next_batch
 
+    def _batch(self, step: int, stream: int) -> Tensor:
+        """All randomness from generators of its own, so that the step's noise does not depend on it."""
+        view = self.images.view
+        fetch = self._fetcher.fetch if self._fetcher else self.fetch
+        coins = generator(self.seed, "binarize", stream, step) if view.binarize == "dynamic" else None
+        images = self.images.show(fetch(step, stream), coins)
+        return augment(images, view, generator(self.seed, "augment", stream, step)) if moves(view) else images
 
-def free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**32
+    def fetch(self, step: int, stream: int) -> Tensor:
+        return self.images.fetch(self.indices(step, stream))
+
+
+def moves(view: View) -> bool:
+    return view.flip or view.shift > 0
+
+
+class _Ahead:
+    """Reads the batches of the next steps in a thread while this step is computed."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._coming: dict[tuple[int, int], Future[Tensor]] = {}
+
+    def fetch(self, step: int, stream: int) -> Tensor:
+        for later in range(step, step + AHEAD + 1):
+            if (later, stream) not in self._coming:
+                self._coming[later, stream] = self._thread.submit(self._batches.fetch, later, stream)
+        for old in [key for key in self._coming if key[0] < step]:
+            del self._coming[old]
+        return self._coming.pop((step, stream)).result()

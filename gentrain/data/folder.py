@@ -1,29 +1,34 @@
-"""data=folder: any folder of pictures, decoded once.
+"""data=folder: any pictures: a folder, a zip or tar as it is, or a list of files. Decoded once.
 
-Each picture is turned upright, laid on white where it is transparent, cut to its central square and
-resized with antialiasing. A hash of the resulting pixels decides its split, so equal pictures are never in
-two splits, and a picture stays where it is when others are added.
+What is found is decided in data/listing.py, how it becomes pixels in data/decode.py, and which picture is
+in which split in data/splitting.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageColor
 
-from gentrain.data.packed import Packed, Progress
+from gentrain.data import splitting
+from gentrain.data.decode import Fit, decode
+from gentrain.data.entries import Bad, Entry, Listing, Read
+from gentrain.data.listing import ARCHIVES, list_pictures
+from gentrain.data.packed import Label, Packed, Progress, hash64
+from gentrain.data.rows import Rows, arrange, in_parallel
 from gentrain.errors import UserError
-from gentrain.ranges import AtLeast, Between
+from gentrain.ranges import Above, AtLeast, Below, Between
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-HELD_OUT = 0.1  # share of the validation split, and again of the test split
+OWN_SPLITS = {"train": splitting.TRAIN, "test": splitting.TEST}
+OWN_SPLITS |= dict.fromkeys(("valid", "val", "validation"), splitting.VALID)
+MAX_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -32,78 +37,135 @@ class Folder:
 
     root: str
     size: Annotated[int, Between(8, 512)]
-    channels: Annotated[int, Between(1, 3)]
-    levels: Annotated[int, Between(2, 256)]
+    channels: Literal[1, 3]
     count: Annotated[int, AtLeast(1)] | None
+    fit: Fit
+    background: str
+    held_out: Annotated[float, Above(0), Below(0.5)]
+    verify: Literal["times", "content"]
 
     def check(self) -> None:
-        if self.channels == 2:
-            raise UserError("data.channels=2 is not possible; it must be 1 (grey) or 3 (colour)")
-        if not Path(self.root).expanduser().is_dir():
-            raise UserError(f"data.root={self.root} is no folder; give the folder that holds the pictures")
+        if not self._path.exists():
+            raise UserError(
+                f"data.root={self.root} does not exist; give a folder of pictures, a zip, a tar or a list"
+            )
+        color(self.background)
 
     def key(self) -> dict[str, Any]:
-        """Settings, and the name, size and time of every file: a changed folder is decoded anew."""
-        stats = [(str(path), path.stat()) for path in self._files()]
-        listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        digest = hashlib.sha256(repr(listing).encode()).hexdigest()
-        return {**asdict(self), "root": None, "levels": None, "files": digest}
+        """Settings, and the name, size and time (or the content) of every file; of an archive its own."""
+        if self.verify == "content":
+            listing_hash = _content_hash(self._listing)
+        elif self._path.name.lower().endswith(ARCHIVES) and self._path.is_file():
+            stat = self._path.stat()
+            listing_hash = f"{stat.st_size} {stat.st_mtime_ns}"
+        else:
+            listing = self._listing
+            found = [(entry.name, entry.size, entry.stamp, entry.labels) for entry in listing.entries]
+            refused = [(bad.name, bad.reason) for bad in listing.bad]
+            listing_hash = hashlib.sha256(repr((found, refused)).encode()).hexdigest()
+        return {**asdict(self), "root": None, "files": listing_hash}
 
-    def _files(self) -> list[Path]:
-        root = Path(self.root).expanduser()
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not files:
-            endings = " ".join(sorted(SUFFIXES))
-            raise UserError(f"data.root={self.root} holds no pictures; looked for {endings} in it and below")
-        return files
+    @property
+    def _path(self) -> Path:
+        return Path(self.root).expanduser()
 
-    def pack(self, progress: Progress) -> Packed:
-        files = self._files()
-        pictures, bad = [], []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            decoded = pool.map(lambda path: decode(path, self.size, self.channels), files)
-            for number, (path, result) in enumerate(zip(files, decoded, strict=True), start=1):
-                if isinstance(result, str):
-                    bad.append(f"{path} ({result})")
-                else:
-                    pictures.append(result)
-                progress(number, len(files))
+    @cached_property
+    def _listing(self) -> Listing:
+        return list_pictures(self._path)
+
+    def pack(self, scratch: Path, progress: Progress) -> Packed:
+        listing = self._listing
+        rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
+        entries: list[Entry] = []
+        hashes: list[int] = []
+        bad = list(listing.bad)
+        read = partial(
+            _read, size=self.size, channels=self.channels, fit=self.fit, background=color(self.background)
+        )
+        for (entry, _), result in in_parallel(read, listing.contents(), os.cpu_count() or 1):
+            if isinstance(result, Bad):
+                bad.append(result)
+            else:
+                rows.append(result)
+                entries.append(entry)
+                hashes.append(hash64(result.tobytes()))
+            progress(len(entries) + len(bad) - len(listing.bad), len(listing.entries))
+        return self._split(rows.close(), entries, hashes, bad, scratch)
+
+    def _split(
+        self, rows: np.ndarray, entries: list[Entry], hashes: list[int], bad: list[Bad], scratch: Path
+    ) -> Packed:
+        given, prefix = own_splits([entry.name for entry in entries])
+        what = f"data.root={self.root}"
         if bad:
-            listing = "\n  ".join(bad)
-            raise UserError(
-                f"{len(bad)} of {len(files)} pictures cannot be read; mend or remove them:\n  {listing}"
-            )
-        return self._split(np.stack(pictures))
-
-    def _split(self, images: np.ndarray) -> Packed:
-        """By hash: below 0.1 test, below 0.2 valid, else train; within a split in the order of the hashes."""
-        hashes = [hashlib.sha256(image.tobytes()).digest() for image in images]
-        order = sorted(range(len(images)), key=hashes.__getitem__)
-        shares = [int.from_bytes(hashes[i][:8], "big") / 2**64 for i in order]
-        test = [i for i, share in zip(order, shares, strict=True) if share < HELD_OUT]
-        valid = [i for i, share in zip(order, shares, strict=True) if HELD_OUT <= share < 2 * HELD_OUT]
-        train = [i for i, share in zip(order, shares, strict=True) if share >= 2 * HELD_OUT]
-        counts = {"train": len(train[: self.count]), "valid": len(valid), "test": len(test)}
-        for name, count in counts.items():
-            if count == 0:
-                raise UserError(
-                    f"data.root={self.root} holds {len(images)} pictures, and none of them falls into the "
-                    f"{name} split; add more pictures"
-                )
-        chosen = train[: self.count] + valid + test
-        return Packed(images[chosen], counts, np.zeros((len(chosen), 0), np.uint8))
+            what += f" ({len(bad)} bad files, the first {bad[0].name}: {bad[0].reason})"
+        parts = splitting.split(np.array(hashes, np.uint64), given, self.held_out, self.count, what)
+        labels, info = _labels(entries, self._listing.label_names, prefix)
+        return Packed(
+            arrange(rows, parts.order, scratch / "images.npy"),
+            parts.counts,
+            labels[parts.order],
+            info,
+            parts.facts | ({"ignored": self._listing.ignored} if self._listing.ignored else {}),
+            tuple(bad),
+            tuple(entries[i].name for i in parts.order),
+        )
 
 
-def decode(path: Path, size: int, channels: int) -> np.ndarray | str:
-    """A file -> uint8 (channels, size, size), or why it cannot be read."""
+def _read(item: tuple[Entry, Read], size: int, channels: int, fit: Fit, background: Any) -> np.ndarray | Bad:
+    entry, read = item
+    data = read()
+    if isinstance(data, Bad):
+        return data
+    image = decode(data, size, channels, fit, background)
+    return Bad(entry.name, image) if isinstance(image, str) else image
+
+
+def _content_hash(listing: Listing) -> str:
+    """Of every file's bytes, whatever its time says."""
+    parts = []
+    for entry, read in listing.contents():
+        data = read()
+        content = data.reason if isinstance(data, Bad) else hashlib.sha256(data).hexdigest()
+        parts.append((entry.name, entry.labels, content))
+    refused = [(bad.name, bad.reason) for bad in listing.bad]
+    return hashlib.sha256(repr((sorted(parts), refused)).encode()).hexdigest()
+
+
+def color(name: str) -> tuple[int, int, int]:
+    """A colour's name or #rrggbb, as red, green and blue 0 .. 255."""
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            image = image.convert("RGB" if channels == 3 else "L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
-    image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    array = np.asarray(image, np.uint8)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+        return ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise UserError(f"data.background={name} is no colour; write white, black or '#rrggbb'") from error
+
+
+def own_splits(names: Sequence[str]) -> tuple[np.ndarray | None, int]:
+    """Folders train/ and test/ (and valid/) at the top are splits: what they say, and how deep they are.
+
+    None and 0 if there are other folders, or not both of these.
+    """
+    tops = [PurePosixPath(name).parts[0] if "/" in name else "" for name in names]
+    if not {"train", "test"} <= set(tops) <= OWN_SPLITS.keys():
+        return None, 0
+    return np.array([OWN_SPLITS[top] for top in tops]), 1
+
+
+def _labels(
+    entries: Sequence[Entry], label_names: tuple[str, ...], prefix: int
+) -> tuple[np.ndarray, tuple[Label, ...]]:
+    """From the columns of a list, or from the folders below `prefix` if every picture is in one."""
+    if label_names:
+        table = [entry.labels for entry in entries]
+        names: tuple[str, ...] = label_names
+    else:
+        folders = [PurePosixPath(entry.name).parts[prefix:-1] for entry in entries]
+        classes = {parts[0] for parts in folders if parts}
+        if not all(folders) or not 1 < len(classes) <= MAX_CLASSES:
+            return np.zeros((len(entries), 0), np.int64), ()
+        table, names = [(parts[0],) for parts in folders], ("class",)
+    info = tuple(Label(name, tuple(sorted({row[k] for row in table}))) for k, name in enumerate(names))
+    numbers = [{choice: i for i, choice in enumerate(label.choices)} for label in info]
+    return np.array(
+        [[number[value] for number, value in zip(numbers, row, strict=True)] for row in table]
+    ), info

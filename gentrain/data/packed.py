@@ -18,11 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import platformdirs
 
+from gentrain.data.entries import Bad
 from gentrain.errors import UserError
 from gentrain.files import sync_directory
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 1  # of the cache's files; part of every key
+LAYOUT = 2  # of the cache's files; part of every key
 Progress = Callable[[int, int], None]  # called with (done, total) while pictures are made or decoded
 
 
@@ -43,6 +44,10 @@ class Packed:
     labels: np.ndarray  # (N, K) integers
     label_info: tuple[Label, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)  # what is known of the source, e.g. entropy_bits
+    bad: tuple[Bad, ...] = ()
+    names: tuple[str, ...] | None = None  # of the N images while they are packed; kept as hashes
+    # (N, 2) uint64: a hash of each image's name (of its pixels if it has none), and of its pixels.
+    identities: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
     fingerprint: str = ""
 
     def split(self, name: str) -> np.ndarray:
@@ -59,7 +64,6 @@ class Source(Protocol):
 
     size: int
     channels: int
-    levels: int
     count: int | None
 
     def check(self) -> None:
@@ -68,8 +72,11 @@ class Source(Protocol):
     def key(self) -> Mapping[str, Any]:
         """All that the packed pixels depend on."""
 
-    def pack(self, progress: Progress) -> Packed:
-        """Make or decode all pictures, at 256 levels."""
+    def pack(self, scratch: Path, progress: Progress) -> Packed:
+        """Make or decode all pictures, at 256 levels.
+
+        `scratch` is an empty folder in the cache, for what is larger than memory (see data/rows.py).
+        """
 
 
 def cache_dir() -> Path:
@@ -83,7 +90,7 @@ def open_packed(name: str, source: Source, progress: Progress) -> Packed:
     directory = cache_dir() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     found = _read(directory)
     if found is None:
-        _write(directory, source.pack(progress), key)
+        _pack(directory, source, key, progress)
         found = _read(directory)
         assert found is not None
     return found
@@ -95,17 +102,21 @@ def _read(directory: Path) -> Packed | None:
         meta = json.loads((directory / "meta.json").read_text())
         # Copy-on-write, since torch wants writable memory; nothing writes.
         images = np.load(directory / "images.npy", mmap_mode="c", allow_pickle=False)
-        labels = np.load(directory / "labels.npy", allow_pickle=False)
+        labels = np.load(directory / "labels.npy", mmap_mode="r", allow_pickle=False)
+        identities = np.load(directory / "identities.npy", mmap_mode="r", allow_pickle=False)
         info = tuple(Label(name, tuple(choices)) for name, choices in meta["labels"])
+        bad = tuple(Bad(name, reason) for name, reason in meta["bad"])
         counts, facts, fingerprint = meta["counts"], meta["facts"], meta["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if images.dtype != np.uint8 or len(images) != sum(counts.values()) or len(labels) != len(images):
+    if images.dtype != np.uint8 or len(images) != sum(counts.values()):
         return None
-    return Packed(images, counts, labels, info, facts, fingerprint)
+    if len(labels) != len(images) or len(identities) != len(images):
+        return None
+    return Packed(images, counts, labels, info, facts, bad, None, identities, fingerprint)
 
 
-def _write(directory: Path, packed: Packed, key: str) -> None:
+def _pack(directory: Path, source: Source, key: str, progress: Progress) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -115,22 +126,37 @@ def _write(directory: Path, packed: Packed, key: str) -> None:
             "set GENTRAIN_CACHE to a folder that can"
         ) from error
     try:
-        np.save(temporary / "images.npy", packed.images)
-        np.save(temporary / "labels.npy", packed.labels)
-        meta = {
-            "key": json.loads(key),
-            "counts": packed.counts,
-            "labels": [(label.name, label.choices) for label in packed.label_info],
-            "facts": packed.facts,
-            "fingerprint": fingerprint(packed),
-        }
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=2))
-        for file in temporary.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+        scratch = temporary / "scratch"
+        scratch.mkdir()
+        _write(temporary, source.pack(scratch, progress), key)
+        shutil.rmtree(scratch)
         _move_into_place(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(directory: Path, packed: Packed, key: str) -> None:
+    written = packed.images.filename if isinstance(packed.images, np.memmap) else None
+    if written is not None:  # by the source, in the scratch folder
+        Path(str(written)).rename(directory / "images.npy")
+    else:
+        np.save(directory / "images.npy", packed.images)
+    identities = identify(packed)
+    np.save(directory / "labels.npy", packed.labels)
+    np.save(directory / "identities.npy", identities)
+    meta = {
+        "key": json.loads(key),
+        "counts": packed.counts,
+        "labels": [(label.name, label.choices) for label in packed.label_info],
+        "facts": packed.facts,
+        "bad": [(bad.name, bad.reason) for bad in packed.bad],
+        "fingerprint": fingerprint(packed.images.shape, packed.counts, identities),
+    }
+    (directory / "meta.json").write_text(json.dumps(meta, indent=2))
+    for file in directory.iterdir():
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def _move_into_place(temporary: Path, directory: Path) -> None:
@@ -145,9 +171,53 @@ def _move_into_place(temporary: Path, directory: Path) -> None:
     sync_directory(directory.parent)
 
 
-def fingerprint(packed: Packed) -> str:
-    """A hash of every pixel, the shape, and the sizes of the splits."""
-    digest = hashlib.sha256(json.dumps([packed.images.shape, packed.counts]).encode())
-    for start in range(0, len(packed.images), 1024):
-        digest.update(np.ascontiguousarray(packed.images[start : start + 1024]).tobytes())
+def hash64(content: bytes | memoryview) -> int:
+    """The first 64 bits of SHA-256."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+
+
+def identify(packed: Packed) -> np.ndarray:
+    """`Packed.identities` of images just packed."""
+    pixels = np.fromiter((hash64(image.tobytes()) for image in packed.images), np.uint64, len(packed.images))
+    if packed.names is None:
+        return np.stack([pixels, pixels], 1)
+    names = (hash64(name.encode(errors="surrogateescape")) for name in packed.names)
+    return np.stack([np.fromiter(names, np.uint64, len(pixels)), pixels], 1)
+
+
+def fingerprint(shape: tuple[int, ...], counts: Mapping[str, int], identities: np.ndarray) -> str:
+    """A hash of the shape, the sizes of the splits, and every image's hash in order; not of names."""
+    digest = hashlib.sha256(json.dumps([shape, counts]).encode())
+    digest.update(np.ascontiguousarray(identities[:, 1].astype(">u8")).tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the images of two versions of a data set differ."""
+
+    added: int
+    removed: int
+    changed: int  # the same name, other pixels
+
+    def __str__(self) -> str:
+        return f"+{self.added}, -{self.removed}, ~{self.changed} images"
+
+
+def compare(old: np.ndarray, new: np.ndarray) -> Difference:
+    """Of two `identities`. An image that was only renamed is no difference."""
+    left_old, left_new = _beyond(old, new[:, 1]), _beyond(new, old[:, 1])
+    changed = len(np.intersect1d(left_old[:, 0], left_new[:, 0]))
+    return Difference(len(left_new) - changed, len(left_old) - changed, changed)
+
+
+def _beyond(rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """The rows whose pixels occur more often here than in `pixels`: the surplus ones."""
+    rows = rows[np.argsort(rows[:, 1], kind="stable")]
+    here, first = np.unique(rows[:, 1], return_index=True)
+    there, counts = np.unique(pixels, return_counts=True)
+    taken = np.zeros(len(here), np.int64)
+    known = np.isin(here, there)
+    taken[known] = counts[np.isin(there, here)]
+    rank = np.arange(len(rows)) - np.repeat(first, np.diff([*first, len(rows)]))
+    return rows[rank >= np.repeat(taken, np.diff([*first, len(rows)]))]

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gentrain.data import open_data
-from gentrain.data.batches import Images
-from gentrain.errors import UserError
+from gentrain.data import view_of
+from gentrain.data.images import Images
 from gentrain.images import bits_per_dim
 from gentrain.learners import evaluate_images
 from gentrain.loop import evaluate_split
@@ -23,8 +22,10 @@ from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
 from gentrain.rundir import write_json
 from gentrain.seeding import generator
-from gentrain.tasks.on_run import check_on_run, open_run
+from gentrain.tasks.on_run import check_on_run, open_data_of, open_run
 from gentrain.trained import TrainedRun
+
+SECTIONS = ()  # of this config: none, they are the run's
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Writes <run>/evaluation.json and prints it as a table."""
     trained, settings, console = open_run(config), Settings(**config["evaluate"]), Console()
     with preparing(console) as progress:
-        packed = open_data(trained.config["data"], progress)
-    if packed.fingerprint != trained.data_fingerprint:
-        raise UserError(f"the pictures of data={trained.config['data']['name']} have changed since the run")
-    images = Images(packed.split(settings.split), trained.shape.levels, trained.place.device)
+        packed = open_data_of(trained, progress)
+    view = view_of(trained.config["data"])
+    images = Images(packed.split(settings.split), view, trained.place.device)
     with preparing(console, "evaluating") as progress, trained.place.autocasting():
         figures = evaluate(trained, images, settings, progress)
     weights = "averaged weights" if trained.averaged else "last weights"
@@ -68,7 +68,8 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         "weights": weights,
         "split": settings.split,
         "images": len(images),
-        "levels": trained.shape.levels,
+        "levels": view.levels,
+        "pictures": view.in_words,
         "seed": settings.seed,
         "data_fingerprint": packed.fingerprint,
     }
@@ -77,7 +78,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     write_json(file, content)
     title = (
         f"step {trained.step}, {weights}; {len(images)} images of the {settings.split} split "
-        f"at {trained.shape.levels} levels"
+        f"at {view.in_words}"
     )
     table = Table(title=title)
     for heading in ("figure", "mean", "standard error", "unit", "meaning"):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gentrain.data import Packed, open_data
+from gentrain.data.packed import Progress
 from gentrain.device import check_device
 from gentrain.errors import UserError
+from gentrain.rundir import say_changed
 from gentrain.trained import TrainedRun, find_checkpoint
 
 OF_THE_RUN = ("model", "data", "optimizer", "train", "seed", "experiment", "resume", "init_from", "run_dir")
@@ -29,3 +32,13 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str]) -> None:
 
 def open_run(config: Mapping[str, Any]) -> TrainedRun:
     return TrainedRun.open(config["run"], checkpoint=config["checkpoint"], device=config["device"])
+
+
+def open_data_of(trained: TrainedRun, progress: Progress) -> Packed:
+    """The pictures that the run was trained on; UserError if they have changed since."""
+    packed = open_data(trained.config["data"], progress)
+    if packed.fingerprint != trained.data_fingerprint:
+        name = trained.config["data"]["name"]
+        what = say_changed(trained.path, trained.data_fingerprint, packed)
+        raise UserError(f"the pictures of data={name} have changed since the run was trained{what}")
+    return packed

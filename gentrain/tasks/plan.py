@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Plan:
     start_from: Path | None = None  # a checkpoint of another run to go on from
     weights_from: Path | None = None  # a checkpoint of another run for the initial weights
     changes: tuple[str, ...] = ()  # what differs from the run's own config, in words
+    allow_changed: bool = False  # the pictures may differ from those of the checkpoint
 
     @property
     def name(self) -> str:
@@ -37,7 +38,10 @@ def plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     """Raises UserError if the command cannot be carried out."""
     made = _plan(config, overrides)
     check_buildable(made.config)
-    return made
+    # Asked for each time that it is wanted: a run does not remember it.
+    allowed = made.config["data"]["allow_changed"]
+    made.config["data"] = made.config["data"] | {"allow_changed": False}
+    return replace(made, allow_changed=allowed)
 
 
 def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
@@ -49,6 +53,8 @@ def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     if run_dir is not None and is_run(run_dir):
         saved = _saved_config(run_dir)
         return Plan(config, run_dir, True, changes=_allowed_changes(saved, config, run_dir))
+    if config["data"]["allow_changed"]:
+        raise UserError("data.allow_changed=true has no meaning for a new run; it belongs to resume=")
     if run_dir is not None and (not _may_become_run(run_dir)):
         raise UserError(f"run_dir={run_dir} exists and is no run directory; choose a new or an empty one")
     weights = find_checkpoint(config["init_from"], config["checkpoint"]) if config["init_from"] else None

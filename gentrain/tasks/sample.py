@@ -15,6 +15,8 @@ from gentrain.ranges import AtLeast
 from gentrain.tasks.on_run import check_on_run, open_run
 from gentrain.tracking import columns, png_bytes
 
+SECTIONS = ()  # of this config: none, they are the run's
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -14,20 +14,23 @@ from rich.console import Console
 from gentrain import checkpoint as checkpoints
 from gentrain.build import make_learner
 from gentrain.checkpoint import Checkpoint
-from gentrain.data import Packed, open_data
-from gentrain.data.batches import Batches, Images
+from gentrain.data import Packed, open_data, view_of
+from gentrain.data.batches import Batches
+from gentrain.data.images import Images
 from gentrain.device import Place, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.learners import Learner
 from gentrain.loop import Fit, State, fit
 from gentrain.progress import Display, preparing, say
-from gentrain.rundir import RunDir, as_yaml
+from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start
 from gentrain.tracking import Tracker, read_metrics
 from gentrain.trained import weights_of
+
+SECTIONS = ("train", "data", "model", "optimizer")
 
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
@@ -55,7 +58,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
             data = open_data(command.config["data"], progress)
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
-        state = _take_over(command, learner, data, stored)
+        state = _take_over(command, learner, data, stored, console)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = RunDir.create(command.run_dir, command.name)
             held.callback(directory.unlock)
@@ -82,7 +85,9 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     return True
 
 
-def _take_over(command: Plan, learner: Learner, data: Packed, stored: Checkpoint | None) -> State:
+def _take_over(
+    command: Plan, learner: Learner, data: Packed, stored: Checkpoint | None, console: Console
+) -> State:
     """Load what the command goes on from into the learner; the state to start in."""
     if command.weights_from is not None:
         weights = weights_of(checkpoints.load_or_explain(command.weights_from))
@@ -95,12 +100,25 @@ def _take_over(command: Plan, learner: Learner, data: Packed, stored: Checkpoint
             ) from error
     if stored is None:
         return State()
-    if stored.data_fingerprint != data.fingerprint:
-        name = command.config["data"]["name"]
-        raise UserError(f"the pictures of data={name} are not those that the run was trained on")
+    changed = stored.data_fingerprint != data.fingerprint
+    if changed:
+        _accept_change(command, data, stored, console)
     for name, part in learner.parts.items():
         part.load_state_dict(stored.parts[name])
-    return State(stored.step, None if command.start_from else stored.best, stored.pending)
+    # A best figure of other validation pictures, or of another run, is none of this one.
+    return State(stored.step, None if command.start_from or changed else stored.best, stored.pending)
+
+
+def _accept_change(command: Plan, data: Packed, stored: Checkpoint, console: Console) -> None:
+    """The pictures are not those of the checkpoint: say so, or raise UserError unless that is allowed."""
+    came_from = command.start_from.resolve().parent.parent if command.start_from else command.run_dir
+    assert came_from is not None
+    what = say_changed(came_from, stored.data_fingerprint, data)
+    name = command.config["data"]["name"]
+    said = f"the pictures of data={name} have changed{what} since step {stored.step}"
+    if not command.allow_changed:
+        raise UserError(f"{said}; to go on with them add data.allow_changed=true")
+    say(console, f"{said}; going on with them, the best figure is sought anew")
 
 
 def _record(
@@ -122,6 +140,7 @@ def _record(
     if not command.resumes:
         tracker.hparams(config, {"train/loss": 0.0, f"valid/{learner.headline()}": 0.0})
     facts = {"name": config["data"]["name"], "fingerprint": data.fingerprint, "images": data.counts}
+    directory.record_images(data)
     directory.record_session(state.step, place.describe(), facts | data.facts)
     return tracker
 
@@ -139,8 +158,7 @@ def _fit_with(
 ) -> Fit:
     settings, seed = Train(**command.config["train"]), command.config["seed"]
     train, valid = (
-        Images(data.split(name), command.config["data"]["levels"], place.device)
-        for name in ("train", "valid")
+        Images(data.split(name), view_of(command.config["data"]), place.device) for name in ("train", "valid")
     )
     return Fit(
         learner,

@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from gentrain import checkpoint as checkpoints
-from gentrain.data import Packed, image_shape
+from gentrain.data import Packed, image_shape, view_of
 from gentrain.device import Place
 from gentrain.learners import Learner
 from gentrain.loop import State
 from gentrain.optimizers import optimizer_settings
 from gentrain.progress import say
 from gentrain.rundir import RunDir
+from gentrain.settings import View
 from gentrain.tasks.plan import Plan
 
 
@@ -36,13 +37,15 @@ def say_start(
     state: State,
     console: Console,
 ) -> None:
-    config, shape = command.config, image_shape(command.config["data"])
+    config, shape, view = command.config, image_shape(command.config["data"]), view_of(command.config["data"])
     parameters = sum(p.numel() for p in learner.model.parameters())
     say(
         console,
         f"{command.name}: {parameters / 1e6:.2f} M parameters; {data.counts['train']} training images "
-        f"{shape.width}x{shape.height}x{shape.channels} at {shape.levels} levels; {place.describe()}",
+        f"{shape.width}x{shape.height}x{shape.channels} at {view.in_words}; {place.describe()}",
     )
+    for text in remarks(data, view):
+        say(console, text)
     if command.resumes or command.start_from:
         say(console, f"going on from step {state.step} in {directory}")
     else:
@@ -57,6 +60,22 @@ def say_start(
             f"the {kind} schedule now ends at step {config['train']['max_steps']}: "
             f"the learning rate at step {state.step} is {lr:.3g}",
         )
+
+
+def remarks(data: Packed, view: View) -> list[str]:
+    """What a person should know of the pictures before training on them."""
+    said = []
+    if data.bad:
+        first = data.bad[0]
+        said.append(f"left out: {len(data.bad)} bad pictures, the first {first.name} ({first.reason})")
+    if data.facts.get("duplicates"):
+        said.append(f"{data.facts['duplicates']} pictures equal another one; equal ones are in one split")
+    if data.facts.get("left_out"):
+        said.append(f"left out: {data.facts['left_out']} pictures that are held out too")
+    moved = ["mirrored"] * view.flip + [f"moved by up to {view.shift} pixels"] * (view.shift > 0)
+    if moved:
+        said.append(f"training pictures are {' and '.join(moved)} at random, but not when measured")
+    return said
 
 
 def say_end(run_dir: RunDir, status: str, state: State, console: Console) -> None:

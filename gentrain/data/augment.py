@@ -1,0 +1,38 @@
+"""Random flips and shifts of a batch, on the device.
+
+Off unless asked for: a model with a likelihood then learns the distribution of the moved pictures, and
+spends probability on mirror images that the data may not hold, while it is measured on pictures as they are.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from gentrain.settings import View
+
+
+def augment(images_BCHW: Tensor, view: View, coins: Generator) -> Tensor:
+    """Each image mirrored with probability 1/2 if `view.flip`, and moved by up to `view.shift` pixels.
+
+    Uniformly in both directions; the border's pixels are repeated where the picture has moved away.
+    """
+    batch, _, height, width = images_BCHW.shape
+    device = images_BCHW.device
+    if view.flip:
+        mirrored_B = (torch.rand(batch, generator=coins) < 0.5).to(device)
+        images_BCHW = torch.where(mirrored_B.view(-1, 1, 1, 1), images_BCHW.flip(-1), images_BCHW)
+    if view.shift:
+        moves_2B = torch.randint(-view.shift, view.shift + 1, (2, batch), generator=coins).to(device)
+        rows_BH = _moved(height, moves_2B[0])
+        columns_BW = _moved(width, moves_2B[1])
+        images_BCHW = images_BCHW.gather(2, rows_BH[:, None, :, None].expand_as(images_BCHW))
+        images_BCHW = images_BCHW.gather(3, columns_BW[:, None, None, :].expand_as(images_BCHW))
+    return images_BCHW
+
+
+def _moved(length: int, moves_B: Tensor) -> Tensor:
+    """Where each of `length` pixels comes from, (B, length)."""
+    return (torch.arange(length, device=moves_B.device) + moves_B[:, None]).clamp(0, length - 1)

@@ -1,0 +1,59 @@
+"""Which picture is in which split: decided by a hash of its pixels, so that it stays when others come.
+
+Equal pictures have equal hashes and so are never in two splits. A split that a source brings itself is
+kept; what is held out beside it is carved from the training pictures, never from the test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gentrain.data.packed import SPLITS
+from gentrain.errors import UserError
+
+TRAIN, VALID, TEST, ANY = 0, 1, 2, -1  # what a source says of a picture; ANY: nothing
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of each split, in the order of their hashes, train first."""
+
+    order: np.ndarray  # (n,) row numbers
+    counts: dict[str, int]
+    facts: dict[str, int]
+
+
+def split(
+    hashes_N: np.ndarray, given_N: np.ndarray | None, held_out: float, count: int | None, what: str
+) -> Split:
+    """By 64-bit hashes. `held_out` is the share of the validation split, and again of the test split.
+
+    `count` is the number of training pictures at most. `what` names the data in a UserError, which is
+    raised if a split would be empty.
+    """
+    given_N = np.full(len(hashes_N), ANY) if given_N is None else given_N
+    order = np.argsort(hashes_N, kind="stable")
+    shares, home = hashes_N[order] / 2.0**64, given_N[order]
+    movable = np.isin(home, (ANY, TRAIN))
+    home = np.where(movable, TRAIN, home)
+    if not (home == TEST).any():
+        home[movable & (shares < held_out)] = TEST
+    if not (home == VALID).any():
+        home[movable & (held_out <= shares) & (shares < 2 * held_out)] = VALID
+    hashes = hashes_N[order]
+    leaks = (home == TRAIN) & np.isin(hashes, hashes[home != TRAIN])
+    leaks |= (home == VALID) & np.isin(hashes, hashes[home == TEST])
+    rows = [order[(home == number) & ~leaks] for number in range(len(SPLITS))]
+    for name, chosen in zip(SPLITS, rows, strict=True):
+        if len(chosen) == 0:
+            raise UserError(
+                f"{what} has {len(hashes_N)} usable pictures, and none of them falls into the {name} split; "
+                "add more pictures, or change data.held_out"
+            )
+    rows[TRAIN] = rows[TRAIN][:count]
+    chosen = np.concatenate(rows)
+    counts = {name: len(part) for name, part in zip(SPLITS, rows, strict=True)}
+    duplicates = len(chosen) - len(np.unique(hashes_N[chosen]))
+    return Split(chosen, counts, {"duplicates": duplicates, "left_out": int(leaks.sum())})
