@@ -39,6 +39,7 @@ TASKS = {
     "train": "gentrain.tasks.train",
     "sample": "gentrain.tasks.sample",
     "evaluate": "gentrain.tasks.evaluate",
+    "inspect": "gentrain.tasks.inspect",
 }
 
 

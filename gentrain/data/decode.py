@@ -12,6 +12,7 @@ import io
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -76,6 +77,15 @@ UPRIGHT = {
 }
 
 
+@dataclass(frozen=True)
+class Original:
+    """What a picture was before it was cut and resized."""
+
+    width: int
+    height: int
+    colored: bool  # false for a file that can hold grey only
+
+
 def decode(
     data: bytes,
     size: int,
@@ -88,6 +98,14 @@ def decode(
     crop: the central square. fit: the whole picture, with borders of the background. stretch: the whole
     picture, its sides scaled apart. What is transparent shows the background.
     """
+    decoded = decode_known(data, size, channels, fit, background)
+    return decoded if isinstance(decoded, str) else decoded[0]
+
+
+def decode_known(
+    data: bytes, size: int, channels: int, fit: Fit, background: tuple[int, int, int]
+) -> tuple[np.ndarray, Original] | str:
+    """As `decode`, with what the picture was."""
     try:
         image = _open(data)
         if isinstance(image, str):
@@ -97,6 +115,7 @@ def decode(
             return f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million"
         if max(width, height) > MAX_SIDE:
             return f"{width} x {height} pixels; at most 1 million a side"
+        original = Original(width, height, not image.mode.startswith(("1", "L", "I", "F")))
         extent = _draft(image, size, channels, fit) if isinstance(image, JpegImageFile) else image.size
         image.load()
         if isinstance(image, PngImageFile):
@@ -109,7 +128,7 @@ def decode(
         return (
             f"damaged: {words.replace('not identified by this driver', 'no picture, or one without pixels')}"
         )
-    return _arrange(plain, extent, _orientation(image), size, channels, fit, background)
+    return _arrange(plain, extent, _orientation(image), size, channels, fit, background), original
 
 
 def frame(

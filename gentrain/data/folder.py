@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ImageColor
 
 from gentrain.data import splitting
-from gentrain.data.decode import Fit, decode
+from gentrain.data.decode import Fit, Original, decode_known
 from gentrain.data.entries import Bad, Entry, Listing, Read
 from gentrain.data.listing import ARCHIVES, list_pictures
 from gentrain.data.packed import Label, Packed, Progress, hash64
@@ -78,6 +78,7 @@ class Folder:
         rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
         entries: list[Entry] = []
         hashes: list[int] = []
+        originals: list[Original] = []
         bad = list(listing.bad)
         read = partial(
             _read, size=self.size, channels=self.channels, fit=self.fit, background=color(self.background)
@@ -86,11 +87,14 @@ class Folder:
             if isinstance(result, Bad):
                 bad.append(result)
             else:
-                rows.append(result)
+                image, original = result
+                rows.append(image)
                 entries.append(entry)
-                hashes.append(hash64(result.tobytes()))
+                originals.append(original)
+                hashes.append(hash64(image.tobytes()))
             progress(len(entries) + len(bad) - len(listing.bad), len(listing.entries))
-        return self._split(rows.close(), entries, hashes, bad, scratch)
+        packed = self._split(rows.close(), entries, hashes, bad, scratch)
+        return replace(packed, facts=packed.facts | {"originals": _sizes(originals)})
 
     def _split(
         self, rows: np.ndarray, entries: list[Entry], hashes: list[int], bad: list[Bad], scratch: Path
@@ -112,13 +116,24 @@ class Folder:
         )
 
 
-def _read(item: tuple[Entry, Read], size: int, channels: int, fit: Fit, background: Any) -> np.ndarray | Bad:
+def _read(
+    item: tuple[Entry, Read], size: int, channels: int, fit: Fit, background: tuple[int, int, int]
+) -> tuple[np.ndarray, Original] | Bad:
     entry, read = item
     data = read()
     if isinstance(data, Bad):
         return data
-    image = decode(data, size, channels, fit, background)
-    return Bad(entry.name, image) if isinstance(image, str) else image
+    decoded = decode_known(data, size, channels, fit, background)
+    return Bad(entry.name, decoded) if isinstance(decoded, str) else decoded
+
+
+def _sizes(originals: Sequence[Original]) -> dict[str, Any]:
+    """The smallest, the middle and the largest by area, and how many may hold colour."""
+    by_area = sorted((o.width * o.height, o.width, o.height) for o in originals)
+    middle = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
+    return {name: [width, height] for name, (_, width, height) in middle.items()} | {
+        "colored": sum(o.colored for o in originals)
+    }
 
 
 def _content_hash(listing: Listing) -> str:
