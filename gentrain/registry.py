@@ -28,6 +28,13 @@ MODELS = {
 DATA = {
     "anime": "gentrain.data.anime:Anime",
     "folder": "gentrain.data.folder:Folder",
+    "fashion_mnist": "gentrain.data.fashion_mnist:FashionMNIST",
+    "mnist": "gentrain.data.mnist:MNIST",
+    "cifar10": "gentrain.data.cifar10:CIFAR10",
+    "celeba": "gentrain.data.celeba:CelebA",
+    "digits": "gentrain.data.digits:Digits",
+    "huggingface": "gentrain.data.huggingface:HuggingFace",
+    "anime_faces": "gentrain.data.anime_faces:AnimeFaces",
 }
 OPTIMIZERS = {
     "adamw": "gentrain.optimizers:adamw",

@@ -47,5 +47,5 @@ def test_the_wheel_gives_help_in_a_fresh_environment(built: tuple[Path, Path], t
         [python.with_name("gentrain"), "--help"], capture_output=True, text=True, cwd=empty
     )
     assert shown.returncode == 0, shown.stderr
-    assert "data: anime, folder" in shown.stdout
+    assert "data: anime, anime_faces, " in shown.stdout
     assert list(empty.iterdir()) == []

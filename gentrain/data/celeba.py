@@ -1,0 +1,189 @@
+"""data=celeba: 202,599 faces of celebrities with 40 attributes. Liu et al. 2015, arXiv 1411.7766.
+
+Of each aligned picture, 178 x 218, the central square of 148 pixels is taken and resized, as most papers on
+generative models do since ALI (arXiv 1606.00704): the background goes, the face stays. The data set's own
+partition into train, valid and test is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from gentrain.data import splitting
+from gentrain.data.attributes import Attributes, read_attributes, read_partition
+from gentrain.data.decode import decode, frame
+from gentrain.data.downloads import FAILURES, downloads_dir, fetch, root_of
+from gentrain.data.entries import Bad, Entry, Read
+from gentrain.data.listing import list_pictures
+from gentrain.data.packed import Label, Packed, Progress, hash64
+from gentrain.data.rows import Rows, arrange, in_parallel
+from gentrain.errors import UserError
+from gentrain.ranges import AtLeast, Between
+
+FOLDER = "celeba"  # torchvision's name
+PICTURES = ("img_align_celeba.zip", "img_align_celeba")  # the zip first, for one stat tells if it has changed
+PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
+WIDTH, CROP = 178, 148  # pixels
+BLACK = (0, 0, 0)  # never seen: the crop is square
+
+
+@dataclass(frozen=True)
+class Files:
+    pictures: Path  # a zip or a folder
+    partition: Path
+    attributes: Path
+
+
+@dataclass(frozen=True)
+class CelebA:
+    """The keys of configs/data/celeba.yaml."""
+
+    root: str | None
+    size: Annotated[int, Between(8, 512)]
+    channels: Literal[1, 3]
+    count: Annotated[int, AtLeast(1)] | None
+
+    def check(self) -> None:
+        _on_disk(self.root)
+
+    def key(self) -> dict[str, Any]:
+        files = self._files
+        if files.pictures.is_file():
+            pictures: object = _stamp(files.pictures)
+        else:
+            entries = list_pictures(files.pictures).entries
+            pictures = hash64(repr([(entry.name, entry.size, entry.stamp) for entry in entries]).encode())
+        stamps = [_stamp(files.partition), _stamp(files.attributes), pictures]
+        return {**asdict(self), "root": None, "files": stamps}
+
+    @cached_property
+    def _files(self) -> Files:
+        return _on_disk(self.root) or _download(self.root)
+
+    def pack(self, scratch: Path, progress: Progress) -> Packed:
+        files = self._files
+        homes, attributes = read_partition(files.partition), read_attributes(files.attributes)
+        listing = list_pictures(files.pictures)
+        _refuse_missing(listing.entries, homes, attributes, files)
+        rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
+        names: list[str] = []
+        hashes: list[int] = []
+        bad = list(listing.bad)
+        read = partial(_read, size=self.size, channels=self.channels)
+        known = (pair for pair in listing.contents() if _name(pair[0]) in homes)
+        for (entry, _), result in in_parallel(read, known, os.cpu_count() or 1):
+            if isinstance(result, Bad):
+                bad.append(result)
+            else:
+                rows.append(result)
+                names.append(_name(entry))
+                hashes.append(hash64(result.tobytes()))
+            progress(len(names) + len(bad) - len(listing.bad), len(homes))
+        given = np.array([homes[name] for name in names], np.int64)
+        parts = splitting.split(np.array(hashes, np.uint64), given, 0, self.count, "CelebA")
+        chosen = [names[row] for row in parts.order]
+        return Packed(
+            arrange(rows.close(), parts.order, scratch / "images.npy"),
+            parts.counts,
+            attributes.of(chosen),
+            tuple(Label(name, ("no", "yes")) for name in attributes.names),
+            parts.facts,
+            tuple(bad),
+            tuple(chosen),
+        )
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    stat = file.stat()
+    return file.name, stat.st_size, stat.st_mtime_ns
+
+
+def _name(entry: Entry) -> str:
+    """A picture's name in the lists, however deep the folder or the zip holds it."""
+    return PurePosixPath(entry.name).name
+
+
+def _read(item: tuple[Entry, Read], size: int, channels: int) -> np.ndarray | Bad:
+    entry, read = item
+    data = read()
+    if isinstance(data, Bad):
+        return data
+    square = decode(data, WIDTH, channels)  # at its own size: cut, not resized
+    if isinstance(square, str):
+        return Bad(entry.name, square)
+    edge = (WIDTH - CROP) // 2
+    face_CHW = square[:, edge : edge + CROP, edge : edge + CROP]
+    pixels = face_CHW[0] if channels == 1 else face_CHW.transpose(1, 2, 0)
+    return frame(Image.fromarray(np.ascontiguousarray(pixels)), size, channels, "stretch", BLACK)
+
+
+def _refuse_missing(
+    entries: Sequence[Entry], homes: dict[str, int], attributes: Attributes, files: Files
+) -> None:
+    """A part of the pictures is not CelebA: UserError."""
+    for what, held in (
+        (files.pictures, {_name(entry) for entry in entries}),
+        (files.attributes, attributes.rows),
+    ):
+        missing = sorted(homes.keys() - held)
+        if missing:
+            raise UserError(
+                f"{what} lacks {len(missing)} of the {len(homes)} pictures of {files.partition.name}, "
+                f"the first {missing[0]}; place the whole data set"
+            )
+
+
+def _in(folder: Path, strict: bool) -> Files | None:
+    """The files in a folder, or None; `strict`: UserError if only some of them are there."""
+    pictures = next((folder / name for name in PICTURES if (folder / name).exists()), None)
+    lists = [folder / name for name in (PARTITION, ATTRIBUTES)]
+    missing = [path.name for path in lists if not path.is_file()]
+    if pictures is not None and not missing:
+        return Files(pictures, lists[0], lists[1])
+    if strict and (pictures is not None or len(missing) < len(lists)):
+        lacks = [*([PICTURES[0]] if pictures is None else []), *missing]
+        raise UserError(f"{folder} lacks {' and '.join(lacks)}; place what is missing there")
+    return None
+
+
+def _on_disk(root: str | None) -> Files | None:
+    """Looked for in data.root (torchvision's layout, then flat), then in the downloads."""
+    given = root_of(root)
+    for folder in [given / FOLDER, given] if given else []:
+        found = _in(folder, strict=True)
+        if found is not None:
+            return found
+    return _in(downloads_dir() / FOLDER, strict=False)
+
+
+def _download(root: str | None) -> Files:
+    place = root_of(root) or downloads_dir() / FOLDER
+    advice = f"place {PICTURES[0]} (or its folder {PICTURES[1]}), {PARTITION} and {ATTRIBUTES} in {place}"
+    found = _in(fetch("CelebA", FOLDER, _through_torchvision, advice, _failures()), strict=True)
+    if found is None:
+        raise UserError(f"the download of CelebA lacks files; {advice}")
+    return found
+
+
+def _through_torchvision(temporary: Path) -> None:
+    import torchvision  # here: the command must start without it
+
+    torchvision.datasets.CelebA(temporary, download=True)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Those of gdown too, by which torchvision fetches CelebA if it is installed."""
+    if find_spec("gdown") is None:
+        return FAILURES
+    from gdown.exceptions import FileURLRetrievalError
+
+    return (*FAILURES, FileURLRetrievalError)
