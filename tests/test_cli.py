@@ -34,7 +34,7 @@ def test_starts_without_torch(arguments: list[str], tmp_path: Path) -> None:
 def test_version_and_help_say_what_a_user_needs(gentrain: Command) -> None:
     assert gentrain("--version").out == f"gentrain {library.__version__}\n"
     shown = gentrain("--help").out
-    for words in ("model: vae", "data: anime, folder", "gentrain model=vae data=anime", "gentrain resume="):
+    for words in ("model: vae", "data: anime, anime_faces, ", "gentrain model=vae data=anime", "gentrain resume="):
         assert words in shown
 
 
@@ -56,7 +56,7 @@ MISTAKES = {
     "top-level typo": (["sede=5"], "sede is not a setting (did you mean seed?)"),
     "group typo": (["modle=vae"], "modle is not a setting (did you mean model?)"),
     "unknown choice": (["model=vea"], "model=vea is not known (did you mean vae?); choose from vae"),
-    "unknown data": (["data=animee"], "data=animee is not known (did you mean anime?); choose from anime, folder"),
+    "unknown data": (["data=animee"], "data=animee is not known (did you mean anime?); choose from anime, anime_faces, "),
     "wrong type": (["optimizer.lr=abc"], "optimizer.lr=abc is not possible; it must be a number above 0"),
     "a float for a count": (["train.max_steps=2.5"], "train.max_steps=2.5 is not possible; it must be a whole number"),
     "true for a number": (["seed=true"], "seed=True is not possible; it must be a whole number"),
