@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def _escaped(character: str) -> str:
 
 def suffix_of(name: str) -> str:
     """Lower case; "no suffix" where there is none. A key of `ignored`."""
-    return printable(PurePosixPath(name).suffix.lower()) or "no suffix"
+    return printable(posixpath.splitext(name)[1].lower()) or "no suffix"
 
 
 def is_hidden(part: str) -> bool:
