@@ -23,6 +23,7 @@ class Family:
 
 
 MODELS = {
+    "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
