@@ -1,13 +1,14 @@
 """Drawing pictures pixel after pixel: one sampler for every autoregressive network.
 
-Legend: B batch, N pictures, C channels, H height, W width, P numbers a pixel, V levels. Levels are int64 inside.
+Legend: B batch, N pictures, C channels, H height, W width, P numbers a pixel, V levels (int64 in here).
 
-A network offers three calls (`PixelByPixel`): `begin` a batch of pictures, begin a `row` given the one above, and
-`pixel`, given its left neighbour. What they return must be what the full network would say: then nothing is
-approximated. `Naive` makes the same three calls out of the full network, for tests and benchmarks.
+A network offers three calls (`PixelByPixel`): `begin` a batch of pictures, begin a `row` given the one above,
+and `pixel`, given its left neighbour. What they return must be what the full network would say: then nothing
+is approximated. `Naive` makes the same three calls out of the full network, for tests and benchmarks.
 
-A level is drawn as argmax(log p / temperature + Gumbel noise), which has exactly the probabilities p^(1/temperature),
-normalised. The noise comes from outside: two samplers given the same noise draw the same pictures.
+A level is drawn as argmax(log p / temperature + Gumbel noise), which has exactly the probabilities
+p^(1/temperature), normalised. The noise comes from outside: two samplers given the same noise draw the same
+pictures.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class PixelByPixel(Protocol):
         """Begin the next row, given the levels of the row above; None for the first one."""
 
     def pixel(self, state: Any, column: int, left_BC: Tensor | None) -> Tensor:
-        """What the head needs of the next pixel (B, P), given its left neighbour's levels; None at column 0."""
+        """What the head needs of the next pixel, (B, P), given its left neighbour's levels, if any."""
 
     def level_logits(self, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
         """(B, P) and the levels (B, >= channel) of the channels before -> logits of the levels (B, V)."""
@@ -71,8 +72,8 @@ class Draw:
 class GumbelNoise:
     """Noise of a batch of pictures, row after row.
 
-    On the CPU every picture has a generator of its own, so that it does not depend on its batch; CUDA draws for a
-    whole batch from one on the device, which is faster.
+    On the CPU every picture has a generator of its own, so that it does not depend on its batch; CUDA draws
+    for a whole batch from one on the device, which is faster.
     """
 
     def __init__(self, seeds: list[int], device: torch.device) -> None:
@@ -91,10 +92,16 @@ class GumbelNoise:
 
 
 class _Rows:
-    """One batch being drawn, row after row, in buffers that stay where they are: what a CUDA graph asks for."""
+    """One batch being drawn, row after row, in buffers that stay in place: what a CUDA graph asks for."""
 
     def __init__(
-        self, net: PixelByPixel, batch: int, size: tuple[int, int], draw: Draw, device: torch.device, given: bool
+        self,
+        net: PixelByPixel,
+        batch: int,
+        size: tuple[int, int],
+        draw: Draw,
+        device: torch.device,
+        given: bool,
     ) -> None:
         channels, levels = net.shape.channels, net.shape.levels
         self.net, self.draw, self.width = net, draw, size[1]
@@ -126,7 +133,7 @@ class _Rows:
             here_BC[:, channel] = level_B
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def draw_batch(
     net: PixelByPixel,
     seeds: list[int],
@@ -138,9 +145,22 @@ def draw_batch(
     progress: Progress = lambda done, total: None,
 ) -> Tensor:
     """One batch, one picture a seed: uint8 (B, C, H, W), equal to `given_BCHW` where `known_HW` is True."""
-    height, width = size
     rows = _Rows(net, len(seeds), size, draw, device, given_BCHW is not None)
     noise = GumbelNoise(seeds, device)
+    # `begin` has chosen the precision of the buffers; from here on nothing is cast on the way.
+    with torch.autocast(device.type, enabled=False):
+        return _draw_rows(rows, noise, size[0], given_BCHW, known_HW, progress)
+
+
+def _draw_rows(
+    rows: _Rows,
+    noise: GumbelNoise,
+    height: int,
+    given_BCHW: Tensor | None,
+    known_HW: Tensor | None,
+    progress: Progress,
+) -> Tensor:
+    device = rows.levels_WBC.device
     out_HWBC = torch.empty(height, *rows.levels_WBC.shape, dtype=torch.uint8, device=device)
     graph: torch.cuda.CUDAGraph | None = None
     for number in range(height):
@@ -150,8 +170,8 @@ def draw_batch(
             assert rows.given_WBC is not None and rows.known_W is not None
             rows.given_WBC.copy_(given_BCHW[:, :, number].permute(2, 0, 1))
             rows.known_W.copy_(known_HW[number])
-        # Two rows are drawn as they come, which also prepares every kernel; from the third on one recorded row is
-        # replayed: a launch a row instead of several a layer and pixel.
+        # Two rows are drawn as they come, which also prepares every kernel; from then on one recorded row is
+        # replayed: one launch a row instead of several a layer and pixel.
         if device.type == "cuda" and number == 2:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
@@ -194,7 +214,7 @@ def draw_pictures(
                 None if given_NCHW is None else given_NCHW[chosen], known_HW, report,
             )
         )  # fmt: skip
-    return torch.cat(drawn)
+    return torch.cat(drawn)  # outside of inference mode: a tensor like any other
 
 
 def batch_size(net: PixelByPixel, device: torch.device) -> int:
@@ -218,7 +238,8 @@ def known_pixels(known_11HW: Tensor, shape: ImageShape) -> Tensor:
 class Naive:
     """The same three calls by the full network on the whole picture for every pixel: slow, and plainly right.
 
-    `params(x_BCHW)` is the network's full pass, (B, H, W, P); pixels not yet drawn are zero in it, and do not matter.
+    `params(x_BCHW)` is the network's full pass, (B, H, W, P). Pixels not yet drawn are zero in it; if it is
+    causal, they do not matter.
     """
 
     def __init__(self, net: PixelByPixel, params: Callable[[Tensor], Tensor]) -> None:

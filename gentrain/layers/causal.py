@@ -2,10 +2,10 @@
 
 Legend: B batch, I inputs, O outputs, H height, W width, R rows kept, K columns of a kernel, F features.
 
-The order of pixels is that of reading: rows from the top, each from the left. A convolution with "mask A" sees
-the pixels before its own, with "mask B" its own features too (van den Oord et al., arXiv 1601.06759, section
-3.4). Here no weight is made and then masked away: a ShiftedConv has only the taps that it uses, in one
-rectangle; mask A or B of a square kernel is the sum of two, the rows above and the beginning of the own row.
+The order of pixels is that of reading: rows from the top, each from the left. A convolution with "mask A"
+sees the pixels before its own, with "mask B" its own features too (van den Oord et al., arXiv 1601.06759,
+section 3.4). Here no weight is made and then masked away: a ShiftedConv has only the taps that it uses, in
+one rectangle; mask A or B of a square kernel is the sum of two, the rows above and the start of the own row.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Span = tuple[int, int]
 class ShiftedConv(nn.Module):
     """out(y, x) = bias + sum of weight[dy, dx] in(y + dy, x + dx), dy and dx within `rows` and `columns`.
 
-    `rows` and `columns` are the first and the last offset, so rows=(-2, -1) are the two rows above. Outside the
-    picture there is zero. (B, I, H, W) -> (B, O, H, W).
+    `rows` and `columns` are the first and the last offset, so rows=(-2, -1) are the two rows above. Outside
+    the picture there is zero. (B, I, H, W) -> (B, O, H, W).
     """
 
     def __init__(self, inputs: int, outputs: int, rows: Span, columns: Span, bias: bool = True) -> None:
@@ -45,8 +45,8 @@ class ShiftedConv(nn.Module):
 class RowCache:
     """The features of the last rows of a picture that is being drawn, with zeros around it.
 
-    `last_BRWF` holds `above` finished rows and, at the end, the row in work; its columns are padded by `side` on
-    the left and on the right.
+    `last_BRWF` holds `above` finished rows and, at the end, the row in work; its columns are padded by `side`
+    on the left and on the right.
     """
 
     def __init__(self, batch: int, above: int, width: int, features: int, side: int, like: Tensor) -> None:
@@ -64,7 +64,7 @@ class RowCache:
         return self.inside_BWF[:, column]
 
     def window(self, column: int, span: Span) -> Tensor:
-        """Neighbours in the row in work, side by side: a view (B, K*F), in the order of `ShiftedConv.taps`."""
+        """Neighbours in the row in work, side by side: a view (B, K*F), as `ShiftedConv.taps` wants it."""
         first, last = column + self.side + span[0], column + self.side + span[1]
         return self.last_BRWF[:, -1, first : last + 1].flatten(1)
 

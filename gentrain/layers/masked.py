@@ -1,12 +1,15 @@
-"""The plain PixelCNN's stack of masked convolutions (van den Oord et al., arXiv 1601.06759, sections 3.4 and 3.5).
+"""The plain PixelCNN's masked convolutions (van den Oord et al., arXiv 1601.06759, sections 3.4 and 3.5).
 
-Legend: B batch, H height, W width, E features of an embedded pixel, C width, D = 2*C, S features handed to the head.
+Legend: B batch, H height, W width, E features of an embedded pixel, C width, D = 2*C, S features handed to
+the head, I inputs, O outputs, K numbers that enter a product.
 
-A first convolution with mask A, then residual blocks relu, 1x1 (D to C), relu, masked convolution with mask B,
-relu, 1x1 (C to D). It has a blind spot: what is above and far to the right is never seen (docs/pixelcnn.md).
+A first convolution with mask A, then residual blocks: relu, 1x1 (D to C), relu, masked convolution with mask
+B, relu, 1x1 (C to D). It has a blind spot: what is above and far to the right is not seen (docs/pixelcnn.md).
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +25,7 @@ class MaskedConv(nn.Module):
         super().__init__()
         reach = kernel // 2
         self.above = ShiftedConv(inputs, outputs, (-reach, -1), (-reach, reach))
-        self.beside = ShiftedConv(
-            inputs, outputs, (0, 0), (-reach, 0 if mask == "B" else -1), bias=False
-        )
+        self.beside = ShiftedConv(inputs, outputs, (0, 0), (-reach, 0 if mask == "B" else -1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.above(x) + self.beside(x)
@@ -60,7 +61,7 @@ class MaskedStack(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.width = width
+        self.inputs, self.width = inputs, width
         self.first = MaskedConv(inputs, 2 * width, first_kernel, "A")
         self.blocks = nn.ModuleList(MaskedBlock(width, kernel, dropout) for _ in range(layers - 1))
         self.last = ShiftedConv(2 * width, features, (0, 0), (0, 0))
@@ -76,11 +77,11 @@ class MaskedStack(nn.Module):
 
     def floats_per_image(self, width: int) -> int:
         """About how many numbers a MaskedCache holds for each picture that is drawn."""
-        return (4 * self.first.above.weight_OIRK.shape[1] + 4 * self.width * (1 + len(self.blocks))) * width
+        return (4 * self.inputs + 5 * self.width * (1 + len(self.blocks))) * width
 
 
 class _MaskedConvCache:
-    """A MaskedConv while a picture is drawn: the rows that it looks at, and what those above add to the next."""
+    """A MaskedConv while a picture is drawn: the rows that it looks at, and what those above add."""
 
     def __init__(self, conv: MaskedConv, batch: int, width: int, like: Tensor) -> None:
         outputs, inputs = conv.above.weight_OIRK.shape[:2]
@@ -102,14 +103,15 @@ class _MaskedConvCache:
 
 
 class MaskedCache:
-    """What is kept of a batch of pictures while they are drawn: `row`, then `pixel` for each of its columns."""
+    """What is kept of a batch of pictures while they are drawn: `row`, then `pixel` for each column."""
 
     def __init__(self, stack: MaskedStack, batch: int, width: int, dtype: torch.dtype) -> None:
         like = torch.empty(0, dtype=dtype, device=stack.last.weight_OIRK.device)
+        blocks = cast(list[MaskedBlock], list(stack.blocks))
         self.embedded = _MaskedConvCache(stack.first, batch, width, like)
-        self.convs = [_MaskedConvCache(block.masked, batch, width, like) for block in stack.blocks]
-        self.downs = [_product(block.down, like) for block in stack.blocks]
-        self.ups = [_product(block.up, like) for block in stack.blocks]
+        self.convs = [_MaskedConvCache(block.masked, batch, width, like) for block in blocks]
+        self.downs = [_product(block.down, like) for block in blocks]
+        self.ups = [_product(block.up, like) for block in blocks]
         self.last = _product(stack.last, like)
 
     def row(self, above_BWE: Tensor | None) -> None:

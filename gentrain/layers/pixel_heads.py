@@ -1,7 +1,7 @@
-"""From what is known of the pixels before it to the probabilities of one pixel's channels, each given those before.
+"""From features of the pixels before to the probabilities of one pixel's channels, each given those before.
 
-Legend: B batch, C channels, H height, W width, S features, P numbers that a head predicts, V levels. `...` is any
-number of leading dimensions: a batch (B,) while pictures are drawn, all pixels (B, H, W) in training.
+Legend: B batch, C channels, H height, W width, S features, P numbers that a head predicts, V levels. `...` is
+any number of leading dimensions: a batch (B,) while pictures are drawn, all pixels (B, H, W) in training.
 
     p(pixel | pixels before) = p(R | before) p(G | R, before) p(B | R, G, before)
 """
@@ -28,7 +28,8 @@ class PixelHead(Protocol):
         """(..., S) -> (..., P)."""
 
     def level_logits(self, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
-        """Log-probabilities, up to a constant, of a channel's levels: (..., P), levels (..., channel) -> (..., V)."""
+        """(..., P) and the levels (..., >= channel) of the channels before -> (..., V): log-probabilities of
+        the channel's levels, up to a constant."""
 
     def nats(self, x_BCHW: Tensor, params_BHWP: Tensor) -> Tensor:
         """-log p(x) in nats, (B,)."""
@@ -57,14 +58,13 @@ class SoftmaxHead(nn.Module):
         self.params = channels * features
         self.hidden = nn.Linear(features, self.params)
         self.outputs = nn.ModuleList(nn.Linear(features, levels) for _ in range(channels))
-        for output in self.outputs:
-            nn.init.zeros_(output.weight)
-            nn.init.zeros_(output.bias)
+        for parameter in self.outputs.parameters():
+            nn.init.zeros_(parameter)
         # One table a pair (c, j): which channel is predicted, and which earlier one is seen.
         pairs = channels * (channels - 1) // 2
         self.earlier = nn.ModuleList(nn.Embedding(levels, features) for _ in range(pairs))
-        for table in self.earlier:
-            table.weight.data.copy_(0.5 * fourier_table(levels, features))
+        for table in self.earlier.parameters():
+            table.data.copy_(0.5 * fourier_table(levels, features))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.hidden(F.relu(features))
@@ -88,7 +88,7 @@ class SoftmaxHead(nn.Module):
 
 
 class MixtureHead(nn.Module):
-    """PixelCNN++'s discretized mixture of logistics, whose later channels' means move with the earlier ones."""
+    """PixelCNN++'s discretized mixture of logistics: later channels' means move with the earlier channels."""
 
     def __init__(self, features: int, channels: int, levels: int, mixtures: int) -> None:
         super().__init__()

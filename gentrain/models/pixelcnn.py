@@ -1,10 +1,10 @@
-"""PixelCNN: the exact likelihood by the chain rule over pixels, with convolutions that see only earlier pixels.
+"""PixelCNN: the exact likelihood by the chain rule, with convolutions that see only earlier pixels.
 
 Plain: van den Oord et al., arXiv 1601.06759. Gated: arXiv 1606.05328. The logistic mixture: PixelCNN++,
 arXiv 1701.05517.
 
-Legend: B batch, n images, C channels, H height, W width, E features of an embedded pixel, S features of the trunk,
-P numbers of the head a pixel, V levels.
+Legend: B batch, n images, C channels, H height, W width, E features of an embedded pixel, S features of the
+trunk, P numbers of the head a pixel, V levels.
 
     log p(x) = sum over pixels i in reading order, over channels c of log p(x_ic | x_<i, x_i,<c)
 
@@ -40,7 +40,7 @@ class State:
 
 
 class PixelCNN(nn.Module):
-    """Images in and out are uint8 levels (B, C, H, W); configs/model/pixelcnn.yaml says what each setting is."""
+    """Images are uint8 levels (B, C, H, W); configs/model/pixelcnn.yaml says what each setting is."""
 
     likelihood_kind = "exact"
 
@@ -62,15 +62,16 @@ class PixelCNN(nn.Module):
         self.shape = shape
         # Level v of channel c is row c*V + v. All channels of a pixel are added up.
         self.embedding = nn.Embedding(shape.channels * shape.levels, width)
+        self.offsets_C: Tensor
+        offsets_C = torch.arange(shape.channels) * shape.levels
+        self.register_buffer("offsets_C", offsets_C, persistent=False)
         tables = [fourier_table(shape.levels, width) for _ in range(shape.channels)]
         self.embedding.weight.data.copy_(torch.cat(tables) * shape.channels**-0.5)
         # Convolutions do not know where in the picture they are; pictures often do.
         self.row_position_HE = nn.Parameter(0.1 * torch.randn(shape.height, width))
         self.column_position_WE = nn.Parameter(0.1 * torch.randn(shape.width, width))
-        stack = {"gated": GatedStack, "plain": MaskedStack}[variant]
-        self.trunk: GatedStack | MaskedStack = stack(
-            width, width, layers, first_kernel, kernel, head_width, dropout
-        )
+        stack = GatedStack if variant == "gated" else MaskedStack
+        self.trunk = stack(width, width, layers, first_kernel, kernel, head_width, dropout)
         self.head: SoftmaxHead | MixtureHead
         if output == "softmax":
             self.head = SoftmaxHead(head_width, shape.channels, shape.levels)
@@ -81,8 +82,9 @@ class PixelCNN(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Levels (..., C) -> features (..., E)."""
-        offsets_C = torch.arange(self.shape.channels, device=x.device) * self.shape.levels
-        return self.embedding(x.long() + offsets_C).sum(-2)
+        if self.shape.channels == 1:
+            return self.embedding(x[..., 0].long())
+        return self.embedding(x.long() + self.offsets_C).sum(-2)
 
     def params(self, x_BCHW: Tensor) -> Tensor:
         """All pixels' predictions at once, each from the pixels before it: (B, H, W, P)."""
@@ -116,26 +118,23 @@ class PixelCNN(nn.Module):
         return State(self.trunk.begin(batch, width, dtype), row_1, torch.zeros_like(self.column_position_WE))
 
     def row(self, state: State, above_WBC: Tensor | None) -> None:
-        with torch.autocast(self.embedding.weight.device.type, enabled=False):
-            above_BWE = None
-            if above_WBC is not None:
-                above_BWE = self.embed(above_WBC.transpose(0, 1)) + state.position_WE
-            state.trunk.row(above_BWE)
-            here_1E = self.row_position_HE.index_select(0, state.row_1)
-            torch.add(here_1E, self.column_position_WE, out=state.position_WE)
-            state.row_1 += 1
+        above_BWE = None
+        if above_WBC is not None:
+            above_BWE = self.embed(above_WBC.transpose(0, 1)) + state.position_WE
+        state.trunk.row(above_BWE)
+        here_1E = self.row_position_HE.index_select(0, state.row_1)
+        torch.add(here_1E, self.column_position_WE, out=state.position_WE)
+        state.row_1 += 1
 
     def pixel(self, state: State, column: int, left_BC: Tensor | None) -> Tensor:
-        with torch.autocast(self.embedding.weight.device.type, enabled=False):
-            left_BE = None
-            if left_BC is not None:
-                left_BE = self.embed(left_BC) + state.position_WE[column - 1]
-            features_BS = state.trunk.pixel(column, left_BE)
-            return self.head(features_BS.to(self.embedding.weight.dtype))
+        left_BE = None
+        if left_BC is not None:
+            left_BE = self.embed(left_BC) + state.position_WE[column - 1]
+        features_BS = state.trunk.pixel(column, left_BE)
+        return self.head(features_BS.to(self.embedding.weight.dtype))
 
     def level_logits(self, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
-        with torch.autocast(params.device.type, enabled=False):
-            return self.head.level_logits(params, channel, earlier)
+        return self.head.level_logits(params, channel, earlier)
 
     def bytes_per_image(self, height: int, width: int) -> int:
         return 4 * self.trunk.floats_per_image(width)
