@@ -46,7 +46,7 @@ class PixelByPixel(Protocol):
     def pixel(self, state: Any, column: int, left_BC: Tensor | None) -> Tensor:
         """What the head needs of the next pixel, (B, P), given its left neighbour's levels, if any."""
 
-    def level_logits(self, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
+    def level_logits(self, state: Any, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
         """(B, P) and the levels (B, >= channel) of the channels before -> logits of the levels (B, V)."""
 
     def bytes_per_image(self, height: int, width: int) -> int:
@@ -125,7 +125,7 @@ class _Rows:
     def _draw_pixel(self, column: int, params_BP: Tensor) -> None:
         here_BC = self.levels_WBC[column]
         for channel in range(here_BC.shape[1]):
-            logits_BV = self.net.level_logits(params_BP, channel, here_BC)
+            logits_BV = self.net.level_logits(self.state, params_BP, channel, here_BC)
             gumbel_BV = None if self.gumbel_BWCV is None else self.gumbel_BWCV[:, column, channel]
             level_B = self.draw.level(logits_BV, gumbel_BV)
             if self.given_WBC is not None and self.known_W is not None:
@@ -249,7 +249,7 @@ class Naive:
 
     def begin(self, batch: int, height: int, width: int) -> dict[str, Any]:
         x_BCHW = torch.zeros(batch, self.shape.channels, height, width, dtype=torch.uint8, device=self.device)
-        return {"x_BCHW": x_BCHW, "row": -1}
+        return {"x_BCHW": x_BCHW, "row": -1, "own": self.net.begin(1, height, width)}
 
     def row(self, state: dict[str, Any], above_WBC: Tensor | None) -> None:
         if above_WBC is not None:
@@ -261,8 +261,8 @@ class Naive:
             state["x_BCHW"][:, :, state["row"], column - 1] = left_BC.to(torch.uint8)
         return self.params(state["x_BCHW"])[:, state["row"], column]
 
-    def level_logits(self, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
-        return self.net.level_logits(params, channel, earlier)
+    def level_logits(self, state: dict[str, Any], params: Tensor, channel: int, earlier: Tensor) -> Tensor:
+        return self.net.level_logits(state["own"], params, channel, earlier)
 
     def bytes_per_image(self, height: int, width: int) -> int:
         return self.net.bytes_per_image(height, width)

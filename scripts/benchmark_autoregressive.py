@@ -4,7 +4,7 @@
 
 Naive means one full forward pass for each pixel. Only --pixels of them, spread over the picture, are timed,
 and their median is multiplied by the number of pixels; the incremental sampler draws whole pictures. Before
-the timing, a few rows are drawn both ways from the same noise, and the script stops if they differ (float32 on
+the timing, some rows are drawn both ways from the same noise, and the script stops if they differ (float32 on
 the CPU).
 
 FLOPs are those of one full pass (2 a multiply-add, products and convolutions alone), which is also about what
@@ -106,7 +106,7 @@ def compare(
             state["row"], column = divmod(number * (height * width - 1) // max(1, pixels - 1), width)
             params_BP = naive.pixel(state, column, levels_BC if column else None)
             for channel in range(model.shape.channels):
-                naive.level_logits(params_BP, channel, levels_BC).argmax(1)
+                naive.level_logits(state, params_BP, channel, levels_BC).argmax(1)
 
     def whole() -> None:
         draw_batch(model, list(range(batch)), (height, width), Draw(), device)

@@ -150,7 +150,9 @@ def test_a_channel_depends_on_the_earlier_ones_of_its_pixel_alone(output: str) -
         for level in range(6):
             levels = torch.tensor([[2, 3, 1]])
             levels[0, other] = level
-            logits.append(model.level_logits(params_BP, channel, levels).log_softmax(1))
+            logits.append(
+                model.head.level_logits(model.head.prepare(), params_BP, channel, levels).log_softmax(1)
+            )
         depends = any(not torch.equal(logits[0], each) for each in logits[1:])
         assert depends == (other < channel)
 
@@ -188,11 +190,14 @@ def test_the_mixtures_levels_sum_to_one_and_agree_with_its_likelihood(channel: i
     params_BP = model.params(images(shape, 1))[:, 0, 0].expand(20, -1).double()
     x_BC = images(shape, 20, seed=1)[:, :, 0, 0].long()
     x_BC[0], x_BC[1] = 0, 255  # the open bins
-    log_p_BV = model.level_logits(params_BP, channel, x_BC)
+    log_p_BV = model.head.level_logits(model.head.prepare(), params_BP, channel, x_BC)
     assert torch.allclose(log_p_BV.logsumexp(1), torch.zeros(20, dtype=torch.float64), atol=1e-6)
     if channel == 2:
         total_B = sum(
-            model.level_logits(params_BP, c, x_BC).gather(1, x_BC[:, c : c + 1])[:, 0] for c in range(3)
+            model.head.level_logits(model.head.prepare(), params_BP, c, x_BC).gather(1, x_BC[:, c : c + 1])[
+                :, 0
+            ]
+            for c in range(3)
         )
         nll_B = model.head.mixture.nll(x_BC[:, :, None, None].to(torch.uint8), params_BP[:, :, None, None])
         assert torch.allclose(total_B, -nll_B, atol=1e-6)

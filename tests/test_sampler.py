@@ -118,7 +118,9 @@ def test_draws_have_the_levels_probabilities_to_the_power_of_one_by_the_temperat
         params_BP = model.params(images(shape, 1))[:, 0, 0].double()
         for c in range(3):
             earlier = torch.cartesian_prod(*[torch.arange(5)] * 3)
-            logits = model.level_logits(params_BP.float().expand(125, -1), c, earlier).double()
+            logits = model.head.level_logits(
+                model.head.prepare(), params_BP.float().expand(125, -1), c, earlier
+            ).double()
             probability = (logits / temperature).softmax(1).gather(1, earlier[:, c : c + 1])
             expected *= probability.view(5, 5, 5)
     counts = torch.bincount(drawn @ torch.tensor([25, 5, 1]), minlength=125).double()

@@ -35,6 +35,7 @@ class State:
     """A batch of pictures in the making: the trunk's buffers, and where we are."""
 
     trunk: GatedCache | MaskedCache
+    head: list[Tensor]  # what the head has prepared
     row_1: Tensor  # the number of the row in work, on the device: a recorded row must find it there
     position_WE: Tensor  # what the positions of the row in work add to its embedded pixels
 
@@ -115,7 +116,9 @@ class PixelCNN(nn.Module):
         fast = weight.is_cuda and torch.is_autocast_enabled("cuda")
         dtype = torch.get_autocast_dtype("cuda") if fast else weight.dtype
         row_1 = torch.zeros(1, dtype=torch.int64, device=weight.device)
-        return State(self.trunk.begin(batch, width, dtype), row_1, torch.zeros_like(self.column_position_WE))
+        position_WE = torch.zeros_like(self.column_position_WE)
+        with torch.autocast(weight.device.type, enabled=False):
+            return State(self.trunk.begin(batch, width, dtype), self.head.prepare(), row_1, position_WE)
 
     def row(self, state: State, above_WBC: Tensor | None) -> None:
         above_BWE = None
@@ -133,8 +136,8 @@ class PixelCNN(nn.Module):
         features_BS = state.trunk.pixel(column, left_BE)
         return self.head(features_BS.to(self.embedding.weight.dtype))
 
-    def level_logits(self, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
-        return self.head.level_logits(params, channel, earlier)
+    def level_logits(self, state: State, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
+        return self.head.level_logits(state.head, params, channel, earlier)
 
     def bytes_per_image(self, height: int, width: int) -> int:
         return 4 * self.trunk.floats_per_image(width)
