@@ -56,7 +56,7 @@ class LevelWeights(nn.Module):
     """Weights from a hidden layer to the logits of all levels, (V, S): free ones, plus smooth ones.
 
     W = free + waves M, with cosines of the level as waves: levels are numbers, and what is learned of one
-    should hold for its neighbours, which a softmax over 256 classes has to find out 256 times. All 0 at first.
+    should hold for its neighbours, which a softmax over 256 classes must find out 256 times. All 0 at first.
     """
 
     def __init__(self, features: int, levels: int) -> None:
