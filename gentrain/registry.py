@@ -23,8 +23,8 @@ class Family:
 
 
 MODELS = {
-    "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
+    "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",

@@ -36,6 +36,8 @@ class PixelByPixel(Protocol):
     """What the sampler asks of a network. A state is the network's own; buffers in it stay where they are."""
 
     shape: ImageShape
+    recordable: bool
+    """Whether each row after the first is the same operations in the same memory: then CUDA can replay it."""
 
     def begin(self, batch: int, height: int, width: int) -> Any:
         """A state for a batch of pictures of which nothing is drawn yet."""
@@ -172,7 +174,7 @@ def _draw_rows(
             rows.known_W.copy_(known_HW[number])
         # Two rows are drawn as they come, which also prepares every kernel; from then on one recorded row is
         # replayed: one launch a row instead of several a layer and pixel.
-        if device.type == "cuda" and number == 2:
+        if device.type == "cuda" and rows.net.recordable and number == 2:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 rows.next_row(first=False)
@@ -241,6 +243,8 @@ class Naive:
     `params(x_BCHW)` is the network's full pass, (B, H, W, P). Pixels not yet drawn are zero in it; if it is
     causal, they do not matter.
     """
+
+    recordable = False
 
     def __init__(self, net: PixelByPixel, params: Callable[[Tensor], Tensor]) -> None:
         self.net, self.params, self.shape = net, params, net.shape

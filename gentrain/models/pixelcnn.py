@@ -44,6 +44,7 @@ class PixelCNN(nn.Module):
     """Images are uint8 levels (B, C, H, W); configs/model/pixelcnn.yaml says what each setting is."""
 
     likelihood_kind = "exact"
+    recordable = True
 
     def __init__(
         self,
