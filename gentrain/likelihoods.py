@@ -1,6 +1,6 @@
 """Probabilities of a discrete picture, given parameter maps that a network predicted. In nats.
 
-Legend: B batch, C channels, H height, W width, M mixture components, P parameter channels.
+Legend: B batch, C channels, H height, W width, M mixture components, P parameter channels, V levels.
 
 A pixel holds a level 0 .. levels - 1, seen by the formulas as a point of [-1, 1] (`images.to_unit`). A
 density on the real line becomes a distribution over levels by giving each level the mass of the bin
@@ -148,9 +148,11 @@ class LogisticMixture(nn.Module):
         return torch.cat(params)
 
     def _split(self, params_BPHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (B, M, H, W); means, scales (B, M, C, H, W), coefficients (B, M, 3 or 0, H, W); float32."""
+        """Logits (B, M, H, W); means, scales (B, M, C, H, W), coefficients (B, M, 3 or 0, H, W); float32, or
+        float64 if the parameters are."""
         m, c, links = self.mixtures, self.channels, 3 if self.coupled else 0
-        logits_BMHW, *rest = params_BPHW.float().split([m, m * c, m * c, m * links], dim=1)
+        params_BPHW = params_BPHW.to(torch.promote_types(params_BPHW.dtype, torch.float32))
+        logits_BMHW, *rest = params_BPHW.split([m, m * c, m * c, m * links], dim=1)
         means, raw_scales, raw_coefs = (
             maps.unflatten(1, (m, n)) for maps, n in zip(rest, (c, c, links), strict=True)
         )
@@ -180,6 +182,38 @@ class LogisticMixture(nn.Module):
             mass_BHW = ((exponent_BMHW - top_B1HW).exp() * factor_BMHW).sum(1)
             log_p_BHW = mass_BHW.log() + top_B1HW.squeeze(1) - logits_BMHW.logsumexp(1)
             return -log_p_BHW.sum((1, 2))
+
+    def level_log_mass(self, params_BP: Tensor, channel: int, earlier_BC: Tensor) -> Tensor:
+        """log p(level | the channels before it), nats (B, V), of every level of one channel of single pixels.
+
+        `earlier_BC` holds the levels of at least `channel` channels. They change what is left to draw in two
+        ways: they move the means, and they say which component the pixel may have come from,
+            p(x_c | x_<c) = sum_k w_k p_k(x_c | x_<c),    w_k ~ pi_k prod_{j<c} p_k(x_j | x_<j).
+        """
+        with torch.autocast(params_BP.device.type, enabled=False):
+            logits_BM11, means, scales, coefs = self._split(params_BP[:, :, None, None])
+            inv_scales = scales.reciprocal()
+            earlier = list(earlier_BC[:, :channel, None, None].split(1, dim=1))  # each (B, 1, 1, 1)
+            unit = [to_unit(level, self.levels) for level in earlier]
+            log_weight_BM11 = logits_BM11
+            for j in range(channel):
+                exponent, factor = logistic_mass(
+                    *bin_edges(earlier[j], self.levels),
+                    self._mean_given(j, means, coefs, unit),
+                    inv_scales.select(2, j),
+                )
+                log_weight_BM11 = log_weight_BM11 + exponent + factor.log()
+            log_weight_BM11 = log_weight_BM11 - log_weight_BM11.logsumexp(1, keepdim=True)
+            all_levels = torch.arange(self.levels, device=params_BP.device).view(1, 1, 1, -1)
+            exponent_BM1V, factor_BM1V = logistic_mass(
+                *bin_edges(all_levels, self.levels),
+                self._mean_given(channel, means, coefs, unit),
+                inv_scales.select(2, channel),
+            )
+            exponent_BM1V = exponent_BM1V + log_weight_BM11
+            top_B11V = exponent_BM1V.amax(1, keepdim=True)
+            mass_B1V = ((exponent_BM1V - top_B11V).exp() * factor_BM1V).sum(1)
+            return (mass_B1V.log() + top_B11V.squeeze(1)).squeeze(1)
 
     def mean(self, params_BPHW: Tensor) -> Tensor:
         """The expected picture before rounding to levels, (B, C, H, W) in [-1, 1].

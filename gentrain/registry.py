@@ -24,6 +24,7 @@ class Family:
 
 MODELS = {
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
+    "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",

@@ -18,8 +18,9 @@ from gentrain.data import image_shape
 from gentrain.device import Place, set_up
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.models import Completes, Encodes, Generative, Reconstructs
+from gentrain.models import Completes, DrawsPixels, Encodes, Generative, Reconstructs
 from gentrain.rundir import is_run, read_config
+from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator
 from gentrain.settings import Device
 
@@ -105,11 +106,23 @@ class TrainedRun:
         return self.generative.likelihood_kind
 
     @torch.no_grad()
-    def sample(self, n: int, seed: int = 0) -> Tensor:
-        """uint8 (n, C, H, W); the same for the same seed."""
+    def sample(
+        self, n: int, seed: int = 0, draw: Draw | None = None, progress: Progress = lambda done, total: None
+    ) -> Tensor:
+        """uint8 (n, C, H, W); the same for the same seed.
+
+        `draw`: temperature and mode, for families that draw pixel after pixel; theirs is the progress, too.
+        """
         if n < 0:
             raise UserError(f"sample({n}) is not possible: the number of pictures must be at least 0")
         noise = generator(seed, "sample")
+        if isinstance(self.model, DrawsPixels):
+            with self.place.autocasting():
+                return self.model.draw(n, noise, draw or Draw(), progress).cpu()
+        if draw not in (None, Draw()):
+            raise UserError(
+                f"a {self._family} does not draw pixel after pixel: temperature must be 1 and mode draw"
+            )
         sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
         with self.place.autocasting():
@@ -138,12 +151,13 @@ class TrainedRun:
         return self._map(self.model.encode, x_BCHW)
 
     @torch.no_grad()
-    def complete(self, x_BCHW: Tensor | np.ndarray, known_11HW: Tensor) -> Tensor:
-        """uint8 (n, C, H, W): pictures redrawn where `known_11HW` is False."""
+    def complete(self, x_BCHW: Tensor | np.ndarray, known_11HW: Tensor, seed: int = 0) -> Tensor:
+        """uint8 (n, C, H, W): pictures redrawn where `known_11HW`, bool (1, 1, H, W), is False."""
         model = self.model
         if not isinstance(model, Completes):
             raise UserError(f"a {self._family} cannot complete pictures")
-        return self._map(lambda x: model.complete(x, known_11HW), x_BCHW)
+        noise = generator(seed, "complete")
+        return self._map(lambda x: model.complete(x, known_11HW, noise), x_BCHW)
 
     def save_weights(self, file: str | Path) -> None:
         """The model's weights as a safetensors file: tensors by name and nothing else."""

@@ -8,6 +8,13 @@ from typing import Any
 import torch
 
 FAMILIES: dict[str, list[str]] = {
+    "pixelcnn": [
+        "model=pixelcnn",
+        "model.width=4",
+        "model.layers=2",
+        "model.first_kernel=3",
+        "model.head_width=8",
+    ],
     "vae": ["model=vae", "model.latent_dim=3", "model.width=4", "model.hidden=8", "model.mixtures=2"],
 }
 

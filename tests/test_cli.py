@@ -11,6 +11,7 @@ import torch
 from conftest import Command
 
 import gentrain as library
+from gentrain import registry
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,9 @@ def test_starts_without_torch(arguments: list[str], tmp_path: Path) -> None:
 def test_version_and_help_say_what_a_user_needs(gentrain: Command) -> None:
     assert gentrain("--version").out == f"gentrain {library.__version__}\n"
     shown = gentrain("--help").out
-    for words in ("model: vae", "data: anime, anime_faces, ", "gentrain model=vae data=anime", "gentrain resume="):
+    for group, choices in {"model": registry.MODELS, "data": registry.DATA}.items():
+        assert f"{group}: {', '.join(sorted(choices))}" in shown
+    for words in ("gentrain model=vae data=anime", "gentrain resume="):
         assert words in shown
 
 
@@ -55,7 +58,7 @@ MISTAKES = {
     "typo with ++": (["++train.max_step=5"], "did you mean train.max_steps?"),
     "top-level typo": (["sede=5"], "sede is not a setting (did you mean seed?)"),
     "group typo": (["modle=vae"], "modle is not a setting (did you mean model?)"),
-    "unknown choice": (["model=vea"], "model=vea is not known (did you mean vae?); choose from vae"),
+    "unknown choice": (["model=vea"], "model=vea is not known (did you mean vae?); choose from "),
     "unknown data": (["data=animee"], "data=animee is not known (did you mean anime?); choose from anime, anime_faces, "),
     "wrong type": (["optimizer.lr=abc"], "optimizer.lr=abc is not possible; it must be a number above 0"),
     "a float for a count": (["train.max_steps=2.5"], "train.max_steps=2.5 is not possible; it must be a whole number"),

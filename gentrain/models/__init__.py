@@ -7,6 +7,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
+from gentrain.sampler import Draw, Progress
+
 
 @runtime_checkable
 class Generative(Protocol):
@@ -39,8 +41,16 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Completes(Protocol):
-    def complete(self, x_BCHW: Tensor, known_11HW: Tensor) -> Tensor:
+    def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator) -> Tensor:
         """uint8 (B, C, H, W), equal to x where known."""
+
+
+@runtime_checkable
+class DrawsPixels(Protocol):
+    """Pictures are drawn value by value, so there is a say in how."""
+
+    def draw(self, n: int, generator: Generator, draw: Draw, progress: Progress) -> Tensor:
+        """uint8 (n, C, H, W)."""
 
 
 @runtime_checkable
