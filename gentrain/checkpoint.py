@@ -7,7 +7,6 @@ found before anything is parsed, and plain `torch.load(path, weights_only=True)`
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 from dataclasses import dataclass, field
@@ -17,10 +16,9 @@ from typing import Any
 import torch
 
 from gentrain.errors import RunFailed, UserError
-from gentrain.files import write_atomically
+from gentrain.files import NO_SPACE, write_atomically
 
 FORMAT = 1
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LABEL = b"sha256:"
 _COMMENT_BYTES = len(_LABEL) + 64
 # 22 bytes that begin with this signature close a zip archive; the last two of them count its comment.

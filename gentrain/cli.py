@@ -179,8 +179,8 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 def _of_the_run(overrides: list[str], config_dir: str | None) -> list[str]:
-    """With resume=RUN a setting may be one of the run's data or model, which this composition lacks."""
-    if not any(override.startswith("resume=") for override in overrides):
+    """With resume= or run= a setting may be one of the run's data or model, which this composition lacks."""
+    if not any(override.startswith(("resume=", "run=")) for override in overrides):
         return overrides
     groups = _groups(config_dir)
     return [_lenient(override, groups) for override in overrides]

@@ -66,8 +66,6 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{section}={config.get(section)} is no section of settings; see gentrain --help")
     for key, annotation in PLAIN_KEYS.items():
         _check_value(key, config.get(key), annotation)
-        if config.get(key) == "":
-            raise UserError(f"{key}= is empty; give a value, or leave {key} away")
     check_section("device", config["device"], schema_of(Device))
     for name, settings in own_sections.items():
         check_section(name, config.get(name, {}), schema_of(settings))
@@ -128,6 +126,8 @@ def check_section(name: str, section: Any, schema: Schema) -> None:
 
 
 def _check_value(name: str, value: Any, annotation: Any) -> None:
+    if value == "":
+        raise UserError(f"{name}= is empty; give a value, or leave {name} away")
     if value == "???":
         raise UserError(f"{name} must be given: {expected(annotation)}, for example {name}=...")
     if not fits(value, annotation):
@@ -229,6 +229,7 @@ MAY_CHANGE = (
     "optimizer.lr",
     "device",
     "data.root",
+    "data.repo",
     "data.on_bad",
     "data.allow_changed",
 )

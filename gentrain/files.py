@@ -1,7 +1,20 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and paths as people type them."""
 
+import errno
 import os
 from pathlib import Path
+
+from gentrain.errors import UserError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: full, or over a quota or limit
+
+
+def expanded(path: str | Path) -> Path:
+    """With ~ and ~user filled in; UserError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path} has no meaning here ({error})") from error
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:

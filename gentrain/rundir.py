@@ -96,7 +96,8 @@ class RunDir:
         meta["data"] = dict(data)
         meta["sessions"].append(
             {
-                "command": shlex.join(["gentrain", *sys.argv[1:]]),
+                # The command puts ++ before what the run may have and the default config has not.
+                "command": shlex.join(["gentrain", *(typed.removeprefix("++") for typed in sys.argv[1:])]),
                 "started": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "start_step": start_step,
                 "directory": str(Path.cwd()),

@@ -17,6 +17,7 @@ from gentrain.config import check, check_section, refuse_code, schema_of
 from gentrain.data import image_shape
 from gentrain.device import Place, set_up
 from gentrain.errors import UserError
+from gentrain.files import expanded
 from gentrain.images import ImageShape
 from gentrain.models import Completes, DrawsPixels, Encodes, Generative, Reconstructs
 from gentrain.rundir import is_run, read_config
@@ -30,7 +31,7 @@ AVERAGE = "module."  # what torch's AveragedModel puts before the names of the w
 
 def find_checkpoint(run: str | Path, which: str) -> Path:
     """The file that `run=` and `checkpoint=` mean: a whole one. UserError if there is none."""
-    path = Path(run).expanduser()
+    path = expanded(run)
     if path.is_file():
         if path.suffix != ".pt":
             raise UserError(f"{path} is no checkpoint file (*.pt); give it or its run directory")
@@ -87,13 +88,11 @@ class TrainedRun:
         if checkpoint not in ("last", "best"):
             raise UserError(f"checkpoint={checkpoint} is not possible; it must be last or best")
         file = find_checkpoint(run, checkpoint)
-        directory = (
-            file.resolve().parent.parent if Path(run).expanduser().is_file() else Path(run).expanduser()
-        )
+        directory = file.resolve().parent.parent if expanded(run).is_file() else expanded(run)
         config = read_config(directory)
         refuse_code(config)
         check(config)
-        stored = _load(file, file.parent, exact=Path(run).expanduser().is_file() or checkpoint == "best")
+        stored = _load(file, file.parent, exact=expanded(run).is_file() or checkpoint == "best")
         place = _place(device)
         model = make_network(config)
         model.load_state_dict(weights_of(stored))
@@ -161,10 +160,10 @@ class TrainedRun:
 
     def save_weights(self, file: str | Path) -> None:
         """The model's weights as a safetensors file: tensors by name and nothing else."""
-        if not Path(file).expanduser().parent.is_dir():
+        if not expanded(file).parent.is_dir():
             raise UserError(f"{file} cannot be written: there is no folder {Path(file).parent}")
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
-        save_file(weights, Path(file).expanduser(), metadata={"model": self._family, "step": str(self.step)})
+        save_file(weights, expanded(file), metadata={"model": self._family, "step": str(self.step)})
 
     @property
     def _family(self) -> str:

@@ -20,9 +20,9 @@ from gentrain.data.augment import augment
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.data.packed import Difference, cache_dir, compare
-from gentrain.data.rows import Rows, arrange, in_parallel
+from gentrain.data.rows import Rows, arrange, in_parallel, save_array
 from gentrain.data.splitting import split as split_up
-from gentrain.errors import UserError
+from gentrain.errors import RunFailed, UserError
 from gentrain.seeding import generator
 from gentrain.settings import View
 
@@ -168,6 +168,8 @@ def test_what_does_not_fit_is_fetched_ahead_in_the_same_order(
     monkeypatch.setattr("gentrain.data.images.FITS", 0)
     outside = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
     assert not outside.images.resident
+    assert outside.images._map is not None
+    assert outside.images._map._mmap is not None
     read: list[int] = []
     original = outside.images.fetch
     monkeypatch.setattr(
@@ -248,8 +250,8 @@ def test_an_empty_split_is_a_sentence() -> None:
 
 
 def test_differences_count_by_pixels_first_and_names_next() -> None:
-    def table(*rows: tuple[int, int]) -> np.ndarray:
-        return np.array(rows, np.uint64).reshape(-1, 2)
+    def table(*rows: tuple[int, ...]) -> np.ndarray:
+        return np.array([(*row, 0)[:3] for row in rows], np.uint64).reshape(-1, 3)
 
     old = table((1, 10), (2, 20), (3, 30), (4, 30), (5, 50))
     assert compare(old, old[::-1]) == Difference(0, 0, 0)
@@ -257,6 +259,9 @@ def test_differences_count_by_pixels_first_and_names_next() -> None:
     assert compare(old, table((1, 10), (2, 21), (3, 30), (5, 50), (6, 60))) == Difference(1, 1, 1)
     assert compare(old, table()) == Difference(0, 5, 0)
     assert compare(table((1, 10)), table((1, 10), (2, 10))) == Difference(1, 0, 0)  # a second copy
+    moved = compare(old, table((1, 10, 2), (2, 20), (3, 30), (4, 30, 1), (5, 51)))
+    assert moved == Difference(0, 0, 1, moved=2)
+    assert str(moved) == "+0, -0, ~1 images, and 2 in another split,"
 
 
 # ---- anime
@@ -415,3 +420,112 @@ def test_a_folder_without_pictures_or_with_too_few(tmp_path: Path, fresh_cache: 
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(UserError, match=r"has 1 usable pictures, and none of them falls into the \w+ split"):
         open_data(folder(tmp_path), quiet)
+
+
+def save(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (number, 255 - number, 7)).save(path)
+
+
+def test_another_folder_with_the_same_names_sizes_and_times_is_another(
+    tmp_path: Path, fresh_cache: Path
+) -> None:
+    for folder_number in range(2):
+        for number in range(60):
+            path = tmp_path / f"{folder_number}" / f"{number}.bmp"
+            save(path, number + 100 * folder_number)
+            os.utime(path, ns=(1, 1))
+    one, other = (open_data(folder(tmp_path / name), quiet) for name in ("0", "1"))
+    assert one.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("wrapped", ["", "data/pets/"])
+def test_own_splits_of_a_folder_are_found_in_wrapping_folders(
+    wrapped: str, tmp_path: Path, fresh_cache: Path
+) -> None:
+    for number in range(60):
+        split = ("Train", "Train", "test")[number % 3]
+        save(tmp_path / wrapped / split / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    packed = open_data(folder(tmp_path), quiet)
+    assert packed.counts["test"] == 20
+    assert packed.counts["train"] + packed.counts["valid"] == 40
+    assert set(packed.split("test")[:, 0, 0, 0] % 3) == {2}
+    assert [label.name for label in packed.label_info] == ["class"]
+    assert packed.label_info[0].choices == ("cat", "dog")
+    assert np.array_equal(packed.labels[:, 0], packed.images[:, 0, 0, 0] % 2)
+    save(tmp_path / wrapped / "preview.png", 200)
+    with pytest.raises(UserError, match="splits of its own, but some pictures are in no folder"):
+        open_data(folder(tmp_path), quiet)
+
+
+def test_own_splits_of_a_list_and_a_lost_one(tmp_path: Path, fresh_cache: Path) -> None:
+    lines = ["file,split,kind"]
+    for number in range(60):
+        save(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{('train', 'train', 'val')[number % 3]},{number % 2}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    packed = open_data(folder(tmp_path / "list.csv"), quiet)
+    assert packed.counts["valid"] == 20
+    assert packed.counts["test"] > 0
+    assert [label.name for label in packed.label_info] == ["kind"]
+    assert np.array_equal(packed.labels[:, 0], packed.images[:, 0, 0, 0] % 2)
+    for number in range(2, 60, 3):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="a valid split of its own, of which no picture can be used"):
+        open_data(folder(tmp_path / "list.csv", on_bad="skip"), quiet)
+
+
+def test_class_folders_in_a_wrapping_folder_are_labels(tmp_path: Path, fresh_cache: Path) -> None:
+    for number in range(60):
+        save(tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.jfif.png", number)
+        (tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.jfif.png").rename(
+            tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.jfif"
+        )
+    packed = open_data(folder(tmp_path), quiet)
+    assert packed.label_info[0].choices == ("cat", "dog")
+    assert np.array_equal(packed.labels[:, 0], packed.images[:, 0, 0, 0] % 2)
+
+
+def test_a_small_folder_names_its_bad_files_too(tmp_path: Path, fresh_cache: Path) -> None:
+    save(tmp_path / "good.png", 1)
+    for number in range(3):
+        (tmp_path / f"bad{number}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"(?s)1 usable.*these are bad:.*bad0.png.*bad1.png.*bad2.png"):
+        open_data(folder(tmp_path), quiet)
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(
+    pictures: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.open
+
+    def failing(path, flags, *rest, dir_fd=None):  # type: ignore[no-untyped-def]
+        if str(path).endswith("a3.png"):
+            raise OSError(5, "Input/output error")
+        return original(path, flags, *rest, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gentrain.data.entries.os.open", failing)
+        with pytest.raises(UserError, match=r"1 of 80 pictures(?s:.*)a3.png \(cannot be read: input"):
+            open_data(folder(pictures), quiet)
+    assert len(open_data(folder(pictures), quiet).images) == 80
+
+
+def test_a_full_disk_while_packing_is_a_sentence(
+    pictures: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gentrain.data.packed.save_array", full)
+    with pytest.raises(RunFailed, match="no space left in the cache"):
+        open_data(folder(pictures), quiet)
+    assert list(fresh_cache.iterdir()) == []
+
+
+def test_arrays_are_saved_as_numpy_does(tmp_path: Path) -> None:
+    for array in (np.arange(12.0).reshape(3, 4), np.zeros((0, 3), np.int64), np.ones((5, 2, 2), np.uint8)):
+        save_array(tmp_path / "x.npy", array)
+        back = np.load(tmp_path / "x.npy", allow_pickle=False)
+        assert back.dtype == array.dtype
+        assert np.array_equal(back, array)

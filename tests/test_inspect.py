@@ -112,4 +112,4 @@ def test_it_writes_into_no_run(gentrain: Command, tiny: list[str]) -> None:
     gentrain(*tiny, "model.width=4", "run_dir=run")
     outcome = gentrain("task=inspect", "run_dir=run")
     assert outcome.status == 2
-    assert "holds a run" in outcome.err
+    assert "is taken" in outcome.err

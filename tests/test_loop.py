@@ -236,6 +236,10 @@ def test_a_moved_folder_of_the_same_pictures_goes_on(
     gentrain(*tiny, *VAE, "run_dir=run", "train.max_steps=2")
     outcome = gentrain("resume=run", f"data.root={tmp_path / 'copied'}", "train.max_steps=3")
     assert outcome.status == 0, outcome.err
+    assert "gentrain resume=run data.root=" in Path("run/meta.json").read_text()
+    (tmp_path / "copied").rename(tmp_path / "moved")
+    assert gentrain("task=evaluate", "run=run").status == 2
+    assert gentrain("task=evaluate", "run=run", f"data.root={tmp_path / 'moved'}").status == 0
     assert gentrain(*tiny, *VAE, "data.allow_changed=true").status == 2  # a new run has none to differ from
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from gentrain import registry
+from gentrain.data.entries import in_lines
 from gentrain.data.packed import Packed, Progress, Source, open_packed
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
@@ -48,10 +49,10 @@ def open_data(section: Mapping[str, Any], progress: Progress) -> Packed:
     """
     packed = open_packed(section["name"], make_source(section), progress)
     if packed.bad and section["on_bad"] == "fail":
-        listing = "".join(f"\n  {bad.name} ({bad.reason})" for bad in packed.bad)
+        found = packed.facts.get("found", len(packed.bad) + len(packed.images))
         raise UserError(
-            f"{len(packed.bad)} of {len(packed.bad) + len(packed.images)} pictures cannot be used; mend or "
-            f"remove them, or leave them out with data.on_bad=skip:{listing}"
+            f"{len(packed.bad)} of {found} pictures cannot be used; mend or "
+            f"remove them, or leave them out with data.on_bad=skip:{in_lines(packed.bad)}"
         )
     facts = dict(packed.facts) | ({"bad": len(packed.bad)} if packed.bad else {})
     if section["levels"] != 256:

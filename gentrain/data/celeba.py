@@ -61,7 +61,8 @@ class CelebA:
             pictures: object = _stamp(files.pictures)
         else:
             entries = list_pictures(files.pictures).entries
-            pictures = hash64(repr([(entry.name, entry.size, entry.stamp) for entry in entries]).encode())
+            found = [(entry.name, entry.size, entry.stamp) for entry in entries]
+            pictures = [str(files.pictures.resolve()), hash64(repr(found).encode())]
         stamps = [_stamp(files.partition), _stamp(files.attributes), pictures]
         return {**asdict(self), "root": None, "files": stamps}
 
@@ -104,7 +105,7 @@ class CelebA:
 
 def _stamp(file: Path) -> tuple[str, int, int]:
     stat = file.stat()
-    return file.name, stat.st_size, stat.st_mtime_ns
+    return str(file.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 def _name(entry: Entry) -> str:
@@ -156,12 +157,14 @@ def _in(folder: Path, strict: bool) -> Files | None:
 
 
 def _on_disk(root: str | None) -> Files | None:
-    """Looked for in data.root (torchvision's layout, then flat), then in the downloads."""
+    """Looked for in data.root (torchvision's layout, then flat) if it is given, else in the downloads."""
     given = root_of(root)
     for folder in [given / FOLDER, given] if given else []:
         found = _in(folder, strict=True)
         if found is not None:
             return found
+    if given:
+        raise UserError(f"{given} holds no CelebA; place {PICTURES[0]}, {PARTITION} and {ATTRIBUTES} in it")
     return _in(downloads_dir() / FOLDER, strict=False)
 
 

@@ -6,6 +6,7 @@ Python version is pickled, so torchvision alone reads it, once each file has the
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -48,17 +49,18 @@ class CIFAR10:
         path = self._found
         names = {BINARY: BATCHES, PYTHON: PYTHON_BATCHES}
         files = [path] if path.is_file() else [path / name for name in names.get(path.name, BATCHES)]
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return {**asdict(self), "root": None, "files": stamps}
 
     @cached_property
     def _found(self) -> Path:
         given = root_of(self.root)
-        for folder in [given, downloads_dir()] if given else [downloads_dir()]:
-            path = _in(folder)
-            if path is not None:
-                return path
+        path = _in(given or downloads_dir())
+        if path is not None:
+            return path
         place = given or downloads_dir()
+        if given and not (given / PYTHON_TAR).is_file():
+            raise UserError(f"{given} holds no CIFAR-10; place {BINARY_TAR} (or {PYTHON_TAR}) as it is in it")
         advice = f"place {BINARY_TAR} (or {PYTHON_TAR}) as it is in {place}"
         fetched = fetch(
             "CIFAR-10", PYTHON, lambda temporary: _download(temporary, place / PYTHON_TAR), advice
@@ -90,7 +92,7 @@ def _download(temporary: Path, packed: Path) -> None:
     import torchvision  # here: the command must start without it
 
     if packed.is_file():
-        (temporary / PYTHON_TAR).symlink_to(packed.resolve())
+        shutil.copyfile(packed, temporary / PYTHON_TAR)  # torchvision overwrites one that is damaged
     torchvision.datasets.CIFAR10(temporary, download=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gentrain.data.packed import cache_dir
 from gentrain.errors import UserError
-from gentrain.files import sync_directory
+from gentrain.files import expanded, sync_directory
 
 # What torchvision's downloads are known to raise: no network, a broken transfer, a damaged file, a full disk.
 FAILURES: tuple[type[Exception], ...] = (
@@ -32,7 +32,7 @@ def root_of(root: str | None) -> Path | None:
     """data.root as a folder; UserError if it is given and is none."""
     if root is None:
         return None
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     if not folder.is_dir():
         raise UserError(
             f"data.root={root} {'is no folder' if folder.exists() else 'does not exist'}; "

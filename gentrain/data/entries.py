@@ -6,13 +6,14 @@ import os
 import posixpath
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"})
 MAX_BYTES = 256 * 2**20  # of one picture's file
 MAX_COUNT = 10_000_000  # of a list's rows or an archive's members
+UNREADABLE = "cannot be read"
 TOO_LARGE = f"more than {MAX_BYTES // 2**20} MiB"
 KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -46,6 +47,11 @@ class Bad:
 
     name: str
     reason: str
+
+
+def in_lines(bad: Iterable[Bad]) -> str:
+    """Each on a line of its own, with its reason."""
+    return "".join(f"\n  {one.name} ({one.reason})" for one in bad)
 
 
 Read = Callable[[], bytes | Bad]  # may be called in any thread; once
@@ -118,7 +124,10 @@ def judge(name: str, labels: tuple[str, ...], status: os.stat_result) -> Entry |
     reason = irregular(status.st_mode)
     if not reason and status.st_size > MAX_BYTES:
         reason = TOO_LARGE
-    return Bad(name, reason) if reason else Entry(name, status.st_size, status.st_mtime_ns, labels)
+    if reason:
+        return Bad(name, reason)
+    # The later of the content's and the file's own time: that of permissions, and of a copied-back date.
+    return Entry(name, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), labels)
 
 
 def read_file(path: str, entry: Entry) -> bytes | Bad:
@@ -130,7 +139,7 @@ def read_file(path: str, entry: Entry) -> bytes | Bad:
                 return found
             data = file.read(entry.size + 1) if found == entry else b""
     except OSError as error:
-        return Bad(entry.name, f"cannot be read: {in_words(error)}")
+        return Bad(entry.name, f"{UNREADABLE}: {in_words(error)}")
     if found != entry or len(data) != entry.size:
         return Bad(entry.name, "changed since it was listed")
     return data

@@ -7,6 +7,7 @@ in which split in data/splitting.py.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +20,12 @@ from PIL import ImageColor
 
 from gentrain.data import splitting
 from gentrain.data.decode import Fit, Original, decode_known
-from gentrain.data.entries import Bad, Entry, Listing, Read
+from gentrain.data.entries import Bad, Entry, Listing, Read, in_lines
 from gentrain.data.listing import ARCHIVES, list_pictures
 from gentrain.data.packed import Label, Packed, Progress, hash64
 from gentrain.data.rows import Rows, arrange, in_parallel
 from gentrain.errors import UserError
+from gentrain.files import expanded
 from gentrain.ranges import Above, AtLeast, Below, Between
 
 OWN_SPLITS = {"train": splitting.TRAIN, "test": splitting.TEST}
@@ -63,11 +65,13 @@ class Folder:
             found = [(entry.name, entry.size, entry.stamp, entry.labels) for entry in listing.entries]
             refused = [(bad.name, bad.reason) for bad in listing.bad]
             listing_hash = hashlib.sha256(repr((found, refused)).encode()).hexdigest()
-        return {**asdict(self), "root": None, "files": listing_hash}
+        # With another root a file of the same name, size and time may be another: decoded anew.
+        root = None if self.verify == "content" else str(self._path.resolve())
+        return {**asdict(self), "root": root, "files": listing_hash}
 
     @property
     def _path(self) -> Path:
-        return Path(self.root).expanduser()
+        return expanded(self.root)
 
     @cached_property
     def _listing(self) -> Listing:
@@ -99,18 +103,22 @@ class Folder:
     def _split(
         self, rows: np.ndarray, entries: list[Entry], hashes: list[int], bad: list[Bad], scratch: Path
     ) -> Packed:
-        given, prefix = own_splits([entry.name for entry in entries])
-        what = f"data.root={self.root}"
-        if bad:
-            what += f" ({len(bad)} bad files, the first {bad[0].name}: {bad[0].reason})"
-        parts = splitting.split(np.array(hashes, np.uint64), given, self.held_out, self.count, what)
-        labels, info = _labels(entries, self._listing.label_names, prefix)
+        what, listing = f"data.root={self.root}", self._listing
+        homes = own_splits(listing, what)
+        given = None if homes is None else np.array([homes.of[entry.name] for entry in entries], np.int64)
+        if homes is not None:
+            splitting.refuse_lost(set(homes.of.values()), given, what)
+        try:
+            parts = splitting.split(np.array(hashes, np.uint64), given, self.held_out, self.count, what)
+        except UserError as error:
+            raise UserError(f"{error}{'; these are bad:' if bad else ''}{in_lines(bad)}") from error
+        labels, info = _labels(entries, listing.label_names, homes)
         return Packed(
             arrange(rows, parts.order, scratch / "images.npy"),
             parts.counts,
             labels[parts.order],
             info,
-            parts.facts | ({"ignored": self._listing.ignored} if self._listing.ignored else {}),
+            parts.facts | {"found": len(entries) + len(bad), "ignored": listing.ignored},
             tuple(bad),
             tuple(entries[i].name for i in parts.order),
         )
@@ -155,26 +163,59 @@ def color(name: str) -> tuple[int, int, int]:
         raise UserError(f"data.background={name} is no colour; write white, black or '#rrggbb'") from error
 
 
-def own_splits(names: Sequence[str]) -> tuple[np.ndarray | None, int]:
-    """Folders train/ and test/ (and valid/) at the top are splits: what they say, and how deep they are.
+@dataclass(frozen=True)
+class Homes:
+    """The splits that a folder or a list brings itself."""
 
-    None and 0 if there are other folders, or not both of these.
+    of: dict[str, int]  # by an entry's name
+    depth: int = 0  # of the folders that are splits, and so no labels
+    column: int | None = None  # of the list, which is no label either
+
+
+def wrapping(entries: Sequence[Entry]) -> int:
+    """How many folders, one in the other, are around all pictures; each of them may as well not be there."""
+    folders = [PurePosixPath(entry.name).parts[:-1] for entry in entries]
+    shared = zip(*folders, strict=False) if folders else []
+    return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, shared))
+
+
+def own_splits(listing: Listing, what: str) -> Homes | None:
+    """From a list's column `split`, or from folders train/ and test/ (or valid/) at the top; else None.
+
+    Folders around all others, as many an archive has them, are looked through. Raises UserError where it is
+    not clear which split a picture is in: test pictures must not end in training.
     """
-    tops = [PurePosixPath(name).parts[0] if "/" in name else "" for name in names]
-    if not {"train", "test"} <= set(tops) <= OWN_SPLITS.keys():
-        return None, 0
-    return np.array([OWN_SPLITS[top] for top in tops]), 1
+    columns = [name.lower() for name in listing.label_names]
+    if "split" in columns:
+        column, depth = columns.index("split"), 0
+        said = {entry.name: entry.labels[column] for entry in listing.entries}
+    else:
+        column, depth = None, wrapping(listing.entries)
+        folders = {entry.name: PurePosixPath(entry.name).parts[depth:-1] for entry in listing.entries}
+        said = {name: parts[0] if parts else "" for name, parts in folders.items()}
+        names = {name.lower() for name in said.values()} & OWN_SPLITS.keys()
+        if "train" not in names or len(names) < 2:
+            return None
+    others = sorted(value for value in set(said.values()) if value.lower() not in OWN_SPLITS)
+    if others:
+        raise UserError(
+            f"{what} has splits of its own, but some pictures are in {others[0] or 'no folder'} instead of "
+            f"one of {', '.join(OWN_SPLITS)}; move or remove them"
+        )
+    return Homes({name: OWN_SPLITS[value.lower()] for name, value in said.items()}, depth + 1, column)
 
 
 def _labels(
-    entries: Sequence[Entry], label_names: tuple[str, ...], prefix: int
+    entries: Sequence[Entry], label_names: tuple[str, ...], homes: Homes | None
 ) -> tuple[np.ndarray, tuple[Label, ...]]:
-    """From the columns of a list, or from the folders below `prefix` if every picture is in one."""
+    """From a list's columns, or from the folders (below those that are splits) if every picture is in one."""
     if label_names:
-        table = [entry.labels for entry in entries]
-        names: tuple[str, ...] = label_names
+        columns = [k for k in range(len(label_names)) if homes is None or k != homes.column]
+        table = [tuple(entry.labels[k] for k in columns) for entry in entries]
+        names = tuple(label_names[k] for k in columns)
     else:
-        folders = [PurePosixPath(entry.name).parts[prefix:-1] for entry in entries]
+        depth = homes.depth if homes else wrapping(entries)
+        folders = [PurePosixPath(entry.name).parts[depth:-1] for entry in entries]
         classes = {parts[0] for parts in folders if parts}
         if not all(folders) or not 1 < len(classes) <= MAX_CLASSES:
             return np.zeros((len(entries), 0), np.int64), ()

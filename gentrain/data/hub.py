@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gentrain.errors import UserError
+from gentrain.files import expanded
 
 MAX_REASON = 400  # characters
 
@@ -16,7 +17,7 @@ def load(repo: str, split: str, revision: str | None) -> Any:
     import huggingface_hub.errors
 
     what = f"data.split={split} of data.repo={repo}" + (f" at data.revision={revision}" if revision else "")
-    folder = Path(repo).expanduser()
+    folder = expanded(repo)
     place = str(folder.resolve()) if folder.is_dir() else repo
     try:
         return datasets.load_dataset(place, split=split, revision=None if folder.is_dir() else revision)
@@ -52,7 +53,7 @@ def places(repo: str) -> tuple[Path, ...]:
     import datasets
     import huggingface_hub.constants
 
-    own = Path(repo).expanduser()
+    own = expanded(repo)
     if own.is_dir():
         return (own.resolve(),)
     caches = (datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)

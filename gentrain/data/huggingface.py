@@ -26,6 +26,7 @@ from gentrain.data.hub import load, places
 from gentrain.data.packed import Label, Packed, Progress, hash64
 from gentrain.data.rows import Rows, arrange, in_parallel
 from gentrain.errors import UserError
+from gentrain.files import expanded
 from gentrain.ranges import Above, AtLeast, Below, Between
 
 READ_AHEAD = 16  # rows taken from the table at once
@@ -54,7 +55,7 @@ class HuggingFace:
     def check(self) -> None:
         if find_spec("datasets") is None:
             raise UserError(f'data.repo={self.repo} needs the datasets library; pip install "gentrain[hub]"')
-        if not Path(self.repo).expanduser().is_dir() and not REPO.fullmatch(self.repo):
+        if not expanded(self.repo).is_dir() and not REPO.fullmatch(self.repo):
             raise UserError(
                 f"data.repo={self.repo} is neither a folder that exists nor OWNER/NAME of the Hub"
             )
@@ -78,6 +79,7 @@ class HuggingFace:
 
     def pack(self, scratch: Path, progress: Progress) -> Packed:
         tables = [(split, self._with_bytes(table, split)) for split, table in self._tables]
+        labels_NK, info = self._labels()  # first: a mistake in its column is found before all is decoded
         total = sum(len(table) for _, table in tables)
         rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
         read = partial(
@@ -104,7 +106,6 @@ class HuggingFace:
         parts = splitting.split(
             np.array(hashes, np.uint64), self._given(good), self.held_out, self.count, what
         )
-        labels_NK, info = self._labels()
         return Packed(
             arrange(rows.close(), parts.order, scratch / "images.npy"),
             parts.counts,

@@ -95,16 +95,21 @@ def _refuse_some(folder: Path) -> None:
 
 
 def on_disk(data: DataSet, root: str | None) -> Four | None:
-    """Looked for in data.root (torchvision's layout, then flat), the package's folder, the downloads."""
+    """Looked for in data.root (torchvision's layout, then flat) if it is given; else in the package's folder
+    and in the downloads."""
     given = root_of(root)
     own = [] if given is None else [given / data.folder / "raw", given]
     installed = [] if data.installed is None else [data.installed]
-    for folder in [*own, *installed, downloads_dir() / data.folder / "raw"]:
+    for folder in own or [*installed, downloads_dir() / data.folder / "raw"]:
         four = _in(folder)
         if four is not None:
             return four
-        if folder in own:
+        if own:
             _refuse_some(folder)
+    if own:
+        raise UserError(
+            f"{given} holds none of {', '.join(f'{name}.gz' for name in FILES)}; place them there"
+        )
     return None
 
 
@@ -133,8 +138,8 @@ def locate(data: DataSet, root: str | None) -> Four:
 
 
 def stamps(four: Four) -> list[Any]:
-    """What tells that the files have changed: their names, sizes and times."""
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in four]
+    """What tells that the files are others or have changed: where they lie, sizes and times."""
+    return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in four]
 
 
 def read(data: DataSet, four: Four) -> Native:

@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +20,14 @@ from typing import Any, Protocol
 import numpy as np
 import platformdirs
 
-from gentrain.data.entries import Bad
-from gentrain.errors import UserError
-from gentrain.files import sync_directory
+from gentrain.data.entries import UNREADABLE, Bad
+from gentrain.data.rows import save_array
+from gentrain.errors import RunFailed, UserError
+from gentrain.files import NO_SPACE, sync_directory
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 2  # of the cache's files; part of every key
+LAYOUT = 3  # of the cache's files; part of every key
+LEFTOVER_SECONDS = 86_400
 Progress = Callable[[int, int], None]  # called with (done, total) while pictures are made or decoded
 
 
@@ -46,8 +50,8 @@ class Packed:
     facts: dict[str, Any] = field(default_factory=dict)  # what is known of the source, e.g. entropy_bits
     bad: tuple[Bad, ...] = ()
     names: tuple[str, ...] | None = None  # of the N images while they are packed; kept as hashes
-    # (N, 2) uint64: a hash of each image's name (of its pixels if it has none), and of its pixels.
-    identities: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
+    # (N, 3) uint64: a hash of each image's name (of its pixels if it has none), of its pixels, and its split.
+    identities: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.uint64))
     fingerprint: str = ""
 
     def split(self, name: str) -> np.ndarray:
@@ -89,6 +93,9 @@ def open_packed(name: str, source: Source, progress: Progress) -> Packed:
     key = json.dumps({"source": name, "layout": LAYOUT, **source.key()}, sort_keys=True)
     directory = cache_dir() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     found = _read(directory)
+    if found is not None and any(bad.reason.startswith(UNREADABLE) for bad in found.bad):
+        shutil.rmtree(directory)  # the disk's or the network's mistake, which may be over
+        found = None
     if found is None:
         _pack(directory, source, key, progress)
         found = _read(directory)
@@ -125,14 +132,29 @@ def _pack(directory: Path, source: Source, key: str, progress: Progress) -> None
             f"the cache {directory.parent} cannot be written ({error.strerror}); "
             "set GENTRAIN_CACHE to a folder that can"
         ) from error
+    _remove_leftovers(directory)
     try:
         scratch = temporary / "scratch"
         scratch.mkdir()
         _write(temporary, source.pack(scratch, progress), key)
         shutil.rmtree(scratch)
         _move_into_place(temporary, directory)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise RunFailed(
+            f"no space left in the cache {directory.parent}; free some, or set GENTRAIN_CACHE elsewhere"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """What processes that were killed while packing left a day ago or longer."""
+    for left in directory.parent.glob(f".{directory.name}-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(left)
 
 
 def _write(directory: Path, packed: Packed, key: str) -> None:
@@ -140,10 +162,10 @@ def _write(directory: Path, packed: Packed, key: str) -> None:
     if written is not None:  # by the source, in the scratch folder
         Path(str(written)).rename(directory / "images.npy")
     else:
-        np.save(directory / "images.npy", packed.images)
+        save_array(directory / "images.npy", packed.images)
     identities = identify(packed)
-    np.save(directory / "labels.npy", packed.labels)
-    np.save(directory / "identities.npy", identities)
+    save_array(directory / "labels.npy", packed.labels)
+    save_array(directory / "identities.npy", identities)
     meta = {
         "key": json.loads(key),
         "counts": packed.counts,
@@ -179,10 +201,12 @@ def hash64(content: bytes | memoryview) -> int:
 def identify(packed: Packed) -> np.ndarray:
     """`Packed.identities` of images just packed."""
     pixels = np.fromiter((hash64(image.tobytes()) for image in packed.images), np.uint64, len(packed.images))
-    if packed.names is None:
-        return np.stack([pixels, pixels], 1)
-    names = (hash64(name.encode(errors="surrogateescape")) for name in packed.names)
-    return np.stack([np.fromiter(names, np.uint64, len(pixels)), pixels], 1)
+    names = pixels
+    if packed.names is not None:
+        hashes = (hash64(name.encode(errors="surrogateescape")) for name in packed.names)
+        names = np.fromiter(hashes, np.uint64, len(pixels))
+    splits = np.repeat(np.arange(len(SPLITS)), [packed.counts[split] for split in SPLITS])
+    return np.stack([names, pixels, splits.astype(np.uint64)], 1)
 
 
 def fingerprint(shape: tuple[int, ...], counts: Mapping[str, int], identities: np.ndarray) -> str:
@@ -199,16 +223,27 @@ class Difference:
     added: int
     removed: int
     changed: int  # the same name, other pixels
+    moved: int = 0  # the same pixels, in another split
 
     def __str__(self) -> str:
-        return f"+{self.added}, -{self.removed}, ~{self.changed} images"
+        moved = f", and {self.moved} in another split," if self.moved else ""
+        return f"+{self.added}, -{self.removed}, ~{self.changed} images{moved}"
 
 
 def compare(old: np.ndarray, new: np.ndarray) -> Difference:
     """Of two `identities`. An image that was only renamed is no difference."""
     left_old, left_new = _beyond(old, new[:, 1]), _beyond(new, old[:, 1])
     changed = len(np.intersect1d(left_old[:, 0], left_new[:, 0]))
-    return Difference(len(left_new) - changed, len(left_old) - changed, changed)
+    kept = len(old) - len(left_old)
+    home_old, home_new = (_with_home(rows) for rows in (old, new))
+    moved = kept - (len(old) - len(_beyond(home_old, home_new[:, 1])))
+    return Difference(len(left_new) - changed, len(left_old) - changed, changed, moved)
+
+
+def _with_home(rows: np.ndarray) -> np.ndarray:
+    """The same rows, in which equal pixels of two splits are different ones."""
+    mixed = rows[:, 1] + rows[:, 2] * np.uint64(0x9E3779B97F4A7C15)  # wraps around
+    return np.stack([rows[:, 0], mixed], 1)
 
 
 def _beyond(rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:

@@ -25,6 +25,12 @@ class Split:
     facts: dict[str, int]
 
 
+def refuse_lost(homes: set[int], given_N: np.ndarray | None, what: str) -> None:
+    """UserError if every picture of one of the source's own splits was bad: it would be carved anew."""
+    for home in homes - set(given_N.tolist() if given_N is not None else ()):
+        raise UserError(f"{what} has a {SPLITS[home]} split of its own, of which no picture can be used")
+
+
 def split(
     hashes_N: np.ndarray, given_N: np.ndarray | None, held_out: float, count: int | None, what: str
 ) -> Split:

@@ -56,7 +56,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Writes <run>/evaluation.json and prints it as a table."""
     trained, settings, console = open_run(config), Settings(**config["evaluate"]), Console()
     with preparing(console) as progress:
-        packed = open_data_of(trained, progress)
+        packed = open_data_of(trained, config, progress)
     view = view_of(trained.config["data"])
     images = Images(packed.split(settings.split), view, trained.place.device)
     with preparing(console, "evaluating") as progress, trained.place.autocasting():

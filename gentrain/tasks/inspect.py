@@ -19,15 +19,17 @@ from gentrain.data.packed import SPLITS
 from gentrain.data.portrait import portrait
 from gentrain.data.summary import Summary, summarize
 from gentrain.errors import UserError
-from gentrain.files import write_atomically
+from gentrain.files import expanded, write_atomically
 from gentrain.images import to_picture
 from gentrain.progress import preparing, say
 from gentrain.ranges import Between
-from gentrain.rundir import RunDir, is_run, write_json
+from gentrain.rundir import RunDir, write_json
 from gentrain.settings import View
 
 SECTIONS = ("data",)
 UNUSED = ("model", "optimizer", "train", "device", "seed", "resume", "init_from", "run", "checkpoint")
+UNUSED_OF_DATA = ("data.flip", "data.shift", "data.on_bad", "data.allow_changed")  # training's
+OWN_FILES = {"inspect.png", "inspect.json", ".lock"}
 SHOWN = 20  # bad pictures, and choices of a label, in the table; inspect.json has all
 
 
@@ -41,13 +43,17 @@ class Settings:
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].partition(".")[0]
-        if key in UNUSED:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] in UNUSED or key in UNUSED_OF_DATA:
             raise UserError(f"{override} has no meaning for task=inspect, which looks at data=... alone")
-    run_dir = config["run_dir"]
-    if run_dir is not None and is_run(Path(run_dir).expanduser()):
-        raise UserError(f"run_dir={run_dir} holds a run; choose another folder for what task=inspect writes")
+    run_dir = expanded(config["run_dir"]) if config["run_dir"] else None
+    if run_dir is not None and run_dir.exists() and not _may_be_written(run_dir):
+        raise UserError(f"run_dir={run_dir} is taken; choose a new or an empty folder for task=inspect")
     check_data(config["data"])
+
+
+def _may_be_written(directory: Path) -> bool:
+    return directory.is_dir() and {path.name for path in directory.iterdir()} <= OWN_FILES
 
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
@@ -61,7 +67,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     with preparing(console, "measuring") as progress:
         summary = summarize(packed, settings.png_count, progress)
     grid = Images(packed.split("train"), view, torch.device("cpu")).first(settings.count)
-    wanted = Path(config["run_dir"]).expanduser() if config["run_dir"] else None
+    wanted = expanded(config["run_dir"]) if config["run_dir"] else None
     directory = RunDir.create(wanted, f"inspect-{section['name']}")
     title = f"{section['name']}: {packed.counts['train']} training pictures at {view.in_words}"
     file = BytesIO()

@@ -10,8 +10,10 @@ from gentrain.data.packed import Progress
 from gentrain.device import check_device
 from gentrain.errors import UserError
 from gentrain.rundir import say_changed
+from gentrain.tasks.plan import absolute
 from gentrain.trained import TrainedRun, find_checkpoint
 
+WHERE = ("data.root", "data.repo")  # of pictures that were moved: that they are the same is checked
 OF_THE_RUN = ("model", "data", "optimizer", "train", "seed", "experiment", "resume", "init_from", "run_dir")
 
 
@@ -22,7 +24,7 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str]) -> None:
         raise UserError(f"task={task} needs run=...: a run directory or one checkpoint file in it")
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] in OF_THE_RUN:
+        if key.partition(".")[0] in OF_THE_RUN and key not in WHERE:
             raise UserError(
                 f"{override} has no meaning for task={task}: the run has its own {key.partition('.')[0]}"
             )
@@ -34,9 +36,13 @@ def open_run(config: Mapping[str, Any]) -> TrainedRun:
     return TrainedRun.open(config["run"], checkpoint=config["checkpoint"], device=config["device"])
 
 
-def open_data_of(trained: TrainedRun, progress: Progress) -> Packed:
-    """The pictures that the run was trained on; UserError if they have changed since."""
-    packed = open_data(trained.config["data"], progress)
+def open_data_of(trained: TrainedRun, config: Mapping[str, Any], progress: Progress) -> Packed:
+    """The pictures that the run was trained on, wherever they are now; UserError if they have changed."""
+    section = dict(trained.config["data"])
+    moved = {
+        key: config["data"][key] for key in ("root", "repo") if key in section and config["data"].get(key)
+    }
+    packed = open_data(section | absolute(moved), progress)
     if packed.fingerprint != trained.data_fingerprint:
         name = trained.config["data"]["name"]
         what = say_changed(trained.path, trained.data_fingerprint, packed)

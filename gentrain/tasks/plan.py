@@ -11,6 +11,7 @@ from typing import Any
 from gentrain.build import check_buildable
 from gentrain.config import check, differences, may_change, refuse_code
 from gentrain.errors import UserError
+from gentrain.files import expanded
 from gentrain.rundir import is_run, read_config
 from gentrain.trained import find_checkpoint
 
@@ -46,10 +47,10 @@ def plan(config: dict[str, Any], overrides: list[str]) -> Plan:
 
 def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     _refuse_ignored(config, overrides)
-    _make_root_absolute(config)
-    run_dir = Path(config["run_dir"]).expanduser() if config["run_dir"] else None
+    config["data"] = absolute(config["data"])
+    run_dir = expanded(config["run_dir"]) if config["run_dir"] else None
     if config["resume"]:
-        return _resume(Path(config["resume"]).expanduser(), run_dir, config, overrides)
+        return _resume(expanded(config["resume"]), run_dir, config, overrides)
     if run_dir is not None and is_run(run_dir):
         saved = _saved_config(run_dir)
         return Plan(config, run_dir, True, changes=_allowed_changes(saved, config, run_dir))
@@ -74,11 +75,14 @@ def _refuse_ignored(config: Mapping[str, Any], overrides: list[str]) -> None:
         raise UserError("resume= and init_from= cannot be combined: a resumed run has its own weights")
 
 
-def _make_root_absolute(config: dict[str, Any]) -> None:
-    """A run can be resumed and evaluated from any folder."""
-    root = config["data"].get("root")
-    if isinstance(root, str):
-        config["data"] = config["data"] | {"root": str(Path(root).expanduser().resolve())}
+def absolute(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A `data` section whose paths do not depend on the folder in which the command is typed."""
+    made = dict(section)
+    if isinstance(made.get("root"), str):
+        made["root"] = str(expanded(made["root"]).resolve())
+    if isinstance(made.get("repo"), str) and expanded(made["repo"]).is_dir():
+        made["repo"] = str(expanded(made["repo"]).resolve())
+    return made
 
 
 def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides: list[str]) -> Plan:

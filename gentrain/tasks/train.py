@@ -19,6 +19,7 @@ from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.device import Place, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
+from gentrain.files import NO_SPACE
 from gentrain.learners import Learner
 from gentrain.loop import Fit, State, fit
 from gentrain.progress import Display, preparing, say
@@ -209,7 +210,7 @@ def _failures_explained(settings: Train, run: Path | None) -> Iterator[None]:
             raise
         raise _out_of_memory(settings) from error
     except OSError as error:
-        if error.errno not in checkpoints.NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         where = error.filename or run or "the run directory"
         raise RunFailed(f"no space left to write {where}; free some space and resume") from error

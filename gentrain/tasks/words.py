@@ -68,6 +68,9 @@ def remarks(data: Packed, view: View) -> list[str]:
     if data.bad:
         first = data.bad[0]
         said.append(f"left out: {len(data.bad)} bad pictures, the first {first.name} ({first.reason})")
+    if data.facts.get("ignored"):
+        others = ", ".join(f"{count} {suffix}" for suffix, count in data.facts["ignored"].items())
+        said.append(f"not looked at: {others}")
     if data.facts.get("duplicates"):
         said.append(f"{data.facts['duplicates']} pictures equal another one; equal ones are in one split")
     if data.facts.get("left_out"):
