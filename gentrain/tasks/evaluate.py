@@ -22,7 +22,7 @@ from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
 from gentrain.rundir import write_json
 from gentrain.seeding import generator
-from gentrain.tasks.on_run import check_on_run, open_data_of, open_run
+from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
 from gentrain.trained import TrainedRun
 
 SECTIONS = ()  # of this config: none, they are the run's
@@ -49,7 +49,7 @@ class Figure:
 
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
-    check_on_run(config, overrides)
+    check_on_run(config, overrides, may_set=WHERE)
 
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:

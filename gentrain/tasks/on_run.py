@@ -17,14 +17,14 @@ WHERE = ("data.root", "data.repo")  # of pictures that were moved: that they are
 OF_THE_RUN = ("model", "data", "optimizer", "train", "seed", "experiment", "resume", "init_from", "run_dir")
 
 
-def check_on_run(config: Mapping[str, Any], overrides: list[str]) -> None:
+def check_on_run(config: Mapping[str, Any], overrides: list[str], may_set: tuple[str, ...] = ()) -> None:
     """Raise UserError if there is no such run, or if the command also sets what the run has already set."""
     task = config["task"]
     if config["run"] is None:
         raise UserError(f"task={task} needs run=...: a run directory or one checkpoint file in it")
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] in OF_THE_RUN and key not in WHERE:
+        if key.partition(".")[0] in OF_THE_RUN and key not in may_set:
             raise UserError(
                 f"{override} has no meaning for task={task}: the run has its own {key.partition('.')[0]}"
             )
