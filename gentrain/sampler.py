@@ -13,9 +13,10 @@ pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,7 +27,7 @@ from gentrain.images import ImageShape
 Mode = Literal["draw", "argmax"]
 Progress = Callable[[int, int], None]
 
-# What a batch of pictures may take while it is drawn: its network's buffers and its noise.
+# What a batch of pictures may take while it is drawn, without a GPU: its network's buffers and its noise.
 BATCH_BYTES = 2**30
 # Pictures at once on a CPU: larger batches leave its caches, and are no faster.
 CPU_BATCH = 128
@@ -62,12 +63,19 @@ class Draw:
     temperature: float = 1.0
     mode: Mode = "draw"
 
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise UserError(f"mode={self.mode} is not possible; it must be draw or argmax")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"temperature={self.temperature} is not possible; it must be a number above 0")
+
     def level(self, logits_BV: Tensor, gumbel_BV: Tensor | None) -> Tensor:
         """int64 (B,)."""
         if gumbel_BV is None:
             return logits_BV.argmax(1)
         if self.temperature != 1:
-            logits_BV = logits_BV / self.temperature
+            # From the top, so that a tiny temperature cannot overflow.
+            logits_BV = (logits_BV - logits_BV.amax(1, keepdim=True)) / self.temperature
         return (logits_BV + gumbel_BV).argmax(1)
 
 
@@ -176,13 +184,16 @@ def _draw_rows(
         # replayed: one launch a row instead of several a layer and pixel.
         if device.type == "cuda" and rows.net.recordable and number == 2:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # A thread that reads pictures ahead may use CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 rows.next_row(first=False)
         if graph is not None:
             graph.replay()
         else:
             rows.next_row(first=number == 0)
         out_HWBC[number] = rows.levels_WBC
+        if device.type == "cuda":
+            torch.cuda.current_stream().synchronize()  # once a row: else the time left would be a fiction
         progress(number + 1, height)
     return out_HWBC.permute(2, 3, 0, 1).contiguous()
 
@@ -201,7 +212,7 @@ def draw_pictures(
     shape, draw = net.shape, draw or Draw()
     # Seeds first, all of them: a picture does not depend on how many are drawn at once.
     seeds = torch.randint(2**62, (n,), generator=generator).tolist()
-    at_once = batch_size(net, device)
+    at_once = batch_size(net, n, device)
     starts = range(0, n, at_once)
     drawn = [torch.empty((0, *shape.chw), dtype=torch.uint8, device=device)]
     for batch, start in enumerate(starts):
@@ -219,12 +230,14 @@ def draw_pictures(
     return torch.cat(drawn)  # outside of inference mode: a tensor like any other
 
 
-def batch_size(net: PixelByPixel, device: torch.device) -> int:
-    """How many pictures to draw at once."""
+def batch_size(net: PixelByPixel, n: int, device: torch.device) -> int:
+    """How many of n pictures to draw at once: as many as fit, in batches of about the same size."""
     shape = net.shape
     noise = 4 * shape.width * shape.channels * shape.levels
-    fitting = max(1, BATCH_BYTES // (net.bytes_per_image(shape.height, shape.width) + noise))
-    return min(fitting, CPU_BATCH) if device.type == "cpu" else fitting
+    available = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else BATCH_BYTES
+    fitting = max(1, available // (net.bytes_per_image(shape.height, shape.width) + 2 * noise))
+    fitting = min(fitting, CPU_BATCH) if device.type == "cpu" else fitting
+    return math.ceil(n / math.ceil(n / fitting)) if n else 1
 
 
 def known_pixels(known_11HW: Tensor, shape: ImageShape) -> Tensor:

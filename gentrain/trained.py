@@ -150,13 +150,23 @@ class TrainedRun:
         return self._map(self.model.encode, x_BCHW)
 
     @torch.no_grad()
-    def complete(self, x_BCHW: Tensor | np.ndarray, known_11HW: Tensor, seed: int = 0) -> Tensor:
-        """uint8 (n, C, H, W): pictures redrawn where `known_11HW`, bool (1, 1, H, W), is False."""
+    def complete(
+        self,
+        x_BCHW: Tensor | np.ndarray,
+        known_11HW: Tensor | np.ndarray,
+        seed: int = 0,
+        draw: Draw | None = None,
+    ) -> Tensor:
+        """uint8 (n, C, H, W): pictures redrawn where `known_11HW`, bool (1, 1, H, W), is False.
+
+        `draw`: temperature and mode, as for `sample`.
+        """
         model = self.model
         if not isinstance(model, Completes):
             raise UserError(f"a {self._family} cannot complete pictures")
         noise = generator(seed, "complete")
-        return self._map(lambda x: model.complete(x, known_11HW, noise), x_BCHW)
+        known, how = torch.as_tensor(known_11HW), draw or Draw()
+        return self._map(lambda x: model.complete(x, known, noise, how), x_BCHW)
 
     def save_weights(self, file: str | Path) -> None:
         """The model's weights as a safetensors file: tensors by name and nothing else."""
@@ -175,6 +185,11 @@ class TrainedRun:
             raise UserError(
                 f"images must be uint8 with shape (n, {', '.join(map(str, self.shape.chw))}), "
                 f"got {str(images.dtype).removeprefix('torch.')} with shape {tuple(images.shape)}"
+            )
+        if images.numel() and int(images.max()) >= self.shape.levels:
+            raise UserError(
+                f"images must hold levels 0 .. {self.shape.levels - 1}, got {int(images.max())}; bytes "
+                f"become levels by gentrain.images.quantize(x, {self.shape.levels})"
             )
         with self.place.autocasting():
             return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])

@@ -61,6 +61,12 @@ CUDA_NETS = [Net(128, 12), Net(128, 12, channels=3, side=32)]
 PRECISIONS = {"float32": None, "tf32": None, "bf16": torch.bfloat16}
 
 
+def set_precision(precision: str) -> None:
+    """Of products and of convolutions: they have switches of their own."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 def seconds(function: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -127,8 +133,7 @@ def sampling(args: argparse.Namespace, device: torch.device) -> None:
           "| share of peak |\n|" + "---|" * 9)  # fmt: skip
     for net, precision, threads in product(nets, args.precision, args.threads):
         torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        set_precision(precision)
         dtype = PRECISIONS[precision]
         peak = matmul_peak(device, dtype or torch.float32)
         model = net.build(device)
@@ -162,7 +167,7 @@ def training(args: argparse.Namespace, device: torch.device) -> None:
     print("\n| training | batch | precision | images/s | TFLOP/s | share of peak |\n|" + "---|" * 6)
     for net, precision in product(nets, args.precision):
         torch.set_num_threads(max(args.threads))
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        set_precision(precision)
         dtype = PRECISIONS[precision]
         peak, model = matmul_peak(device, dtype or torch.float32), net.build(device)
         model = model.to(memory_format=torch.channels_last).train()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -142,10 +144,9 @@ def test_a_picture_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch)
 
 def test_batches_are_sized_to_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained("gated", "softmax", SHAPES[0])
-    assert sampler.batch_size(model, CPU) == sampler.CPU_BATCH
-    assert sampler.batch_size(model, torch.device("cuda")) > 1000
+    assert sampler.batch_size(model, 10 * sampler.CPU_BATCH, CPU) == sampler.CPU_BATCH
     monkeypatch.setattr(sampler, "BATCH_BYTES", 100_000)
-    assert 1 <= sampler.batch_size(model, CPU) < 20
+    assert 1 <= sampler.batch_size(model, 100, CPU) < 20
     for variant in VARIANTS:  # the estimate is near the truth
         net = small(ImageShape(1, 28, 28), variant=variant, width=32, layers=6)
         tensors: dict[int, Tensor] = {}
@@ -269,15 +270,56 @@ def test_on_cuda_the_distribution_is_unchanged(precision: str) -> None:
     model, device = trained("gated", "softmax", SHAPES[1]), torch.device("cuda")
     n = 2000
     reference = model.evaluate(draw_pictures(model, n, generator(), CPU), None)["nats"].double()
-    before = torch.get_float32_matmul_precision()
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         model.to(device)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16"):
             drawn = model.sample(n, generator()).cpu()
-        model.to(CPU)
     finally:
-        torch.set_float32_matmul_precision(before)
+        model.to(CPU)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
     nats = model.evaluate(drawn, None)["nats"].double()
     error = ((nats.var() + reference.var()) / n).sqrt()
     assert (nats.mean() - reference.mean()).abs() < 4 * error
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("variant", ["gated", "plain"])
+@pytest.mark.parametrize("output", ["softmax", "logistic_mixture"])
+def test_on_cuda_replayed_rows_draw_what_rows_drawn_as_they_come_draw(variant: str, output: str) -> None:
+    """In two batches, one after the other, and with given pixels."""
+    model, device = copy.deepcopy(trained(variant, output, SHAPES[1])), torch.device("cuda")
+    model.to(device)
+    shape = model.shape
+    given_BCHW = torch.zeros(2, *shape.chw, dtype=torch.uint8, device=device)
+    known_HW = torch.zeros(shape.height, shape.width, dtype=torch.bool, device=device)
+    known_HW[0] = True
+    drawn = []
+    for recordable in (True, False):
+        model.recordable = recordable
+        for seeds in ([1, 2], [3, 4]):
+            size = shape.height, shape.width
+            drawn.append(draw_batch(model, seeds, size, Draw(), device, given_BCHW, known_HW))
+    assert torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[1], drawn[3])
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "drwa"}, {"temperature": 0.0}, {"temperature": -1.0}])
+def test_a_draw_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="is not possible"):
+        Draw(**wrong)
+
+
+def test_a_tiny_temperature_is_argmax() -> None:
+    logits_BV = torch.tensor([[5.0, 80.0, 80.5, 7.0]])
+    assert Draw(1e-39).level(logits_BV, torch.zeros(1, 4)).tolist() == [2]
+
+
+def test_batches_are_of_about_the_same_size() -> None:
+    model = trained("gated", "softmax", SHAPES[0])
+    assert sampler.batch_size(model, 129, CPU) == 65
+    assert sampler.batch_size(model, 128, CPU) == 128
+    assert sampler.batch_size(model, 0, CPU) == 1

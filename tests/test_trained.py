@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import gentrain as library
 from gentrain.data import open_data
 from gentrain.errors import UserError
+from gentrain.sampler import Draw
 
 
 @pytest.fixture
@@ -193,3 +194,18 @@ def test_a_run_without_a_checkpoint(run: Path, gentrain: Command) -> None:
     assert outcome.status == 2
     assert "run has no last checkpoint yet" in outcome.err
     assert gentrain("resume=run").status == 0  # from the beginning
+
+
+def test_levels_that_the_run_does_not_have_are_refused(gentrain: Command, tiny: list[str]) -> None:
+    gentrain(*tiny, *FAMILIES["pixelcnn"], "data.levels=4", "train.max_steps=1", "run_dir=run")
+    run = library.load("run")
+    x_BCHW = run.sample(2)
+    known = np.zeros((1, 1, 8, 8), bool)
+    known[..., :4, :] = True
+    redrawn = run.complete(x_BCHW, known, draw=Draw(0.5))
+    assert torch.equal(redrawn[:, :, :4], x_BCHW[:, :, :4])
+    assert run.log_prob(x_BCHW[:0]).shape == (0,)
+    x_BCHW[0, 0, 0, 0] = 4
+    for function in (run.log_prob, lambda x: run.complete(x, known)):
+        with pytest.raises(UserError, match=r"levels 0 .. 3, got 4.*quantize\(x, 4\)"):
+            function(x_BCHW)

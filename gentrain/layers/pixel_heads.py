@@ -111,7 +111,7 @@ class SoftmaxHead(nn.Module):
             wanted = x_BHWC[..., channel].flatten()
             wide = torch.promote_types(logits.dtype, torch.float32)
             nats = F.cross_entropy(logits.to(wide), wanted, reduction="none")
-            nats_B = nats_B + nats.view(len(x_BCHW), -1).sum(1)
+            nats_B = nats_B + nats.unflatten(0, x_BHWC.shape[:3]).sum((1, 2))
         return nats_B
 
 
@@ -128,7 +128,10 @@ class MixtureHead(nn.Module):
         self.output.bias.data.copy_(self.mixture.initial_params())
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.output(F.relu(self.hidden(F.relu(features))))
+        hidden = F.relu(self.hidden(F.relu(features)))
+        # Means in bfloat16 would be off by half a level.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.output(hidden.to(self.output.weight.dtype))
 
     def prepare(self) -> list[Tensor]:
         return []

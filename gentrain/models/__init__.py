@@ -41,7 +41,7 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Completes(Protocol):
-    def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator) -> Tensor:
+    def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator, draw: Draw) -> Tensor:
         """uint8 (B, C, H, W), equal to x where known."""
 
 

@@ -155,8 +155,10 @@ class PixelCNN(nn.Module):
         """uint8 (n, C, H, W); `progress` is called with rows drawn and rows in all."""
         return draw_pictures(self, n, generator, self.embedding.weight.device, draw, progress=progress)
 
-    def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator) -> Tensor:
+    def complete(
+        self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator, draw: Draw | None = None
+    ) -> Tensor:
         """uint8 (B, C, H, W), equal to x where known; the rest is drawn, each pixel given all before it."""
         known_HW = known_pixels(known_11HW, self.shape)
         device = self.embedding.weight.device
-        return draw_pictures(self, len(x_BCHW), generator, device, None, x_BCHW, known_HW)
+        return draw_pictures(self, len(x_BCHW), generator, device, draw, x_BCHW, known_HW)
