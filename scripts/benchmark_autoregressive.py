@@ -128,6 +128,8 @@ def compare(
 
 
 def sampling(args: argparse.Namespace, device: torch.device) -> None:
+    if device.type == "cpu" and args.precision != ["float32"]:
+        raise SystemExit("on the CPU pictures are drawn in float32 alone: give --precision float32")
     nets = CUDA_NETS if device.type == "cuda" else CPU_NETS
     print("| net | parameters | MFLOP/image | precision, threads | batch | naive, s | incremental, s | ratio "
           "| share of peak |\n|" + "---|" * 9)  # fmt: skip
