@@ -142,8 +142,4 @@ def test_no_config_of_ours_names_code() -> None:
 
 @pytest.mark.parametrize("preset", [path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")])
 def test_every_preset_can_be_trained(preset: str) -> None:
-    text = (CONFIG_DIR / "experiment" / f"{preset}.yaml").read_text()
-    (data,) = re.findall(r"override /data: (\w+)", text) or ["anime"]
-    if data not in registry.DATA:
-        pytest.skip(f"data={data} is not there yet")
     check_jobs([f"experiment={preset}"], multirun=False, config_dir=None)

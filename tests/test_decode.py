@@ -167,8 +167,14 @@ def test_fits() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (7, 3), (300, 299)])
 @pytest.mark.parametrize("size", [1, 8, 33])
 def test_every_shape_fits(fit: Fit, shape: tuple[int, int], size: int) -> None:
-    for kind in ("PNG", "JPEG"):
-        pixels(encoded(Image.new("RGB", shape, "teal"), kind), size, 3, fit)
+    for kind, error in (("PNG", 0), ("JPEG", 3)):  # JPEG's own rounding of this colour
+        made = pixels(encoded(Image.new("RGB", shape, "teal"), kind), size, 3, fit)
+        assert made.shape == (3, size, size)
+        teal_HW = np.abs(made.astype(int) - np.array([0, 128, 128])[:, None, None]).max(0) <= error
+        white_HW = (made == 255).all(0)
+        assert teal_HW.any()
+        assert (teal_HW | white_HW).all()
+        assert fit == "fit" or teal_HW.all()
 
 
 def test_resizing_is_antialiased() -> None:

@@ -259,8 +259,10 @@ def test_samples_can_be_trained_on() -> None:
     model = trained("gated", "softmax", SHAPES[0])
     with torch.inference_mode():
         model.sample(1, generator())
+    model.zero_grad()
     loss, _ = model.train_loss(model.sample(2, generator()), 0)
     loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

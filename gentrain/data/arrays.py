@@ -15,8 +15,8 @@ from PIL import Image
 
 from gentrain.data import splitting
 from gentrain.data.decode import frame
-from gentrain.data.packed import Label, Packed, Progress, hash64
-from gentrain.data.rows import Rows, arrange
+from gentrain.data.packed import Label, Packed, Progress
+from gentrain.data.rows import Rows, arrange, hash64
 
 CHUNK = 1000
 BLACK = (0, 0, 0)  # never seen: native pictures are square

@@ -7,7 +7,6 @@ partition into train, valid and test is kept.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -24,8 +23,8 @@ from gentrain.data.decode import decode, frame
 from gentrain.data.downloads import FAILURES, downloads_dir, fetch, root_of
 from gentrain.data.entries import Bad, Entry, Read
 from gentrain.data.listing import list_pictures
-from gentrain.data.packed import Label, Packed, Progress, hash64
-from gentrain.data.rows import Rows, arrange, in_parallel
+from gentrain.data.packed import Label, Packed, Progress
+from gentrain.data.rows import arrange, decode_all, hash64
 from gentrain.errors import UserError
 from gentrain.ranges import AtLeast, Between
 
@@ -75,30 +74,24 @@ class CelebA:
         homes, attributes = read_partition(files.partition), read_attributes(files.attributes)
         listing = list_pictures(files.pictures)
         _refuse_missing(listing.entries, homes, attributes, files)
-        rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
-        names: list[str] = []
-        hashes: list[int] = []
-        bad = list(listing.bad)
-        read = partial(_read, size=self.size, channels=self.channels)
-        known = (pair for pair in listing.contents() if _name(pair[0]) in homes)
-        for (entry, _), result in in_parallel(read, known, os.cpu_count() or 1):
-            if isinstance(result, Bad):
-                bad.append(result)
-            else:
-                rows.append(result)
-                names.append(_name(entry))
-                hashes.append(hash64(result.tobytes()))
-            progress(len(names) + len(bad) - len(listing.bad), len(homes))
+        decoded = decode_all(
+            partial(_read, size=self.size, channels=self.channels),
+            (pair for pair in listing.contents() if _name(pair[0]) in homes),
+            scratch / "rows",
+            (self.channels, self.size, self.size),
+            lambda done: progress(done, len(homes)),
+        )
+        names = decoded.extras
         given = np.array([homes[name] for name in names], np.int64)
-        parts = splitting.split(np.array(hashes, np.uint64), given, 0, self.count, "CelebA")
+        parts = splitting.split(decoded.hashes_N, given, 0, self.count, "CelebA")
         chosen = [names[row] for row in parts.order]
         return Packed(
-            arrange(rows.close(), parts.order, scratch / "images.npy"),
+            arrange(decoded.rows_NCHW, parts.order, scratch / "images.npy"),
             parts.counts,
             attributes.of(chosen),
             tuple(Label(name, ("no", "yes")) for name in attributes.names),
             parts.facts,
-            tuple(bad),
+            tuple(listing.bad + decoded.bad),
             tuple(chosen),
         )
 
@@ -113,7 +106,8 @@ def _name(entry: Entry) -> str:
     return PurePosixPath(entry.name).name
 
 
-def _read(item: tuple[Entry, Read], size: int, channels: int) -> np.ndarray | Bad:
+def _read(item: tuple[Entry, Read], size: int, channels: int) -> tuple[np.ndarray, str] | Bad:
+    """A face, and its name in the lists."""
     entry, read = item
     data = read()
     if isinstance(data, Bad):
@@ -124,7 +118,8 @@ def _read(item: tuple[Entry, Read], size: int, channels: int) -> np.ndarray | Ba
     edge = (WIDTH - CROP) // 2
     face_CHW = square[:, edge : edge + CROP, edge : edge + CROP]
     pixels = face_CHW[0] if channels == 1 else face_CHW.transpose(1, 2, 0)
-    return frame(Image.fromarray(np.ascontiguousarray(pixels)), size, channels, "stretch", BLACK)
+    face = Image.fromarray(np.ascontiguousarray(pixels))
+    return frame(face, size, channels, "stretch", BLACK), _name(entry)
 
 
 def _refuse_missing(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -22,8 +21,8 @@ from gentrain.data import splitting
 from gentrain.data.decode import Fit, Original, decode_known
 from gentrain.data.entries import Bad, Entry, Listing, Read, in_lines
 from gentrain.data.listing import ARCHIVES, list_pictures
-from gentrain.data.packed import Label, Packed, Progress, hash64
-from gentrain.data.rows import Rows, arrange, in_parallel
+from gentrain.data.packed import Label, Packed, Progress
+from gentrain.data.rows import Decoded, arrange, decode_all
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.ranges import Above, AtLeast, Below, Between
@@ -79,46 +78,36 @@ class Folder:
 
     def pack(self, scratch: Path, progress: Progress) -> Packed:
         listing = self._listing
-        rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
-        entries: list[Entry] = []
-        hashes: list[int] = []
-        originals: list[Original] = []
-        bad = list(listing.bad)
-        read = partial(
-            _read, size=self.size, channels=self.channels, fit=self.fit, background=color(self.background)
+        decoded = decode_all(
+            partial(
+                _read, size=self.size, channels=self.channels, fit=self.fit, background=color(self.background)
+            ),
+            listing.contents(),
+            scratch / "rows",
+            (self.channels, self.size, self.size),
+            lambda done: progress(done, len(listing.entries)),
         )
-        for (entry, _), result in in_parallel(read, listing.contents(), os.cpu_count() or 1):
-            if isinstance(result, Bad):
-                bad.append(result)
-            else:
-                image, original = result
-                rows.append(image)
-                entries.append(entry)
-                originals.append(original)
-                hashes.append(hash64(image.tobytes()))
-            progress(len(entries) + len(bad) - len(listing.bad), len(listing.entries))
-        packed = self._split(rows.close(), entries, hashes, bad, scratch)
-        return replace(packed, facts=packed.facts | {"originals": _sizes(originals)})
+        return self._split(decoded, scratch)
 
-    def _split(
-        self, rows: np.ndarray, entries: list[Entry], hashes: list[int], bad: list[Bad], scratch: Path
-    ) -> Packed:
+    def _split(self, decoded: Decoded[tuple[Entry, Read], Original], scratch: Path) -> Packed:
         what, listing = f"data.root={self.root}", self._listing
+        entries, bad = [entry for entry, _ in decoded.items], listing.bad + decoded.bad
         homes = own_splits(listing, what)
         given = None if homes is None else np.array([homes.of[entry.name] for entry in entries], np.int64)
         if homes is not None:
             splitting.refuse_lost(set(homes.of.values()), given, what)
         try:
-            parts = splitting.split(np.array(hashes, np.uint64), given, self.held_out, self.count, what)
+            parts = splitting.split(decoded.hashes_N, given, self.held_out, self.count, what)
         except UserError as error:
             raise UserError(f"{error}{'; these are bad:' if bad else ''}{in_lines(bad)}") from error
         labels, info = _labels(entries, listing.label_names, homes)
+        found = len(entries) + len(bad)
         return Packed(
-            arrange(rows, parts.order, scratch / "images.npy"),
+            arrange(decoded.rows_NCHW, parts.order, scratch / "images.npy"),
             parts.counts,
             labels[parts.order],
             info,
-            parts.facts | {"found": len(entries) + len(bad), "ignored": listing.ignored},
+            parts.facts | {"found": found, "ignored": listing.ignored, "originals": _sizes(decoded.extras)},
             tuple(bad),
             tuple(entries[i].name for i in parts.order),
         )

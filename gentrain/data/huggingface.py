@@ -7,7 +7,6 @@ library from version 4 on has no such thing.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,12 +18,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from gentrain.data import splitting
-from gentrain.data.decode import Fit, decode
+from gentrain.data.decode import Fit, Original, decode_known
 from gentrain.data.entries import MAX_BYTES, TOO_LARGE, Bad, in_words, judge, read_file
 from gentrain.data.folder import color
 from gentrain.data.hub import load, places
-from gentrain.data.packed import Label, Packed, Progress, hash64
-from gentrain.data.rows import Rows, arrange, in_parallel
+from gentrain.data.packed import Label, Packed, Progress
+from gentrain.data.rows import arrange, decode_all
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.ranges import Above, AtLeast, Below, Between
@@ -81,33 +80,27 @@ class HuggingFace:
         tables = [(split, self._with_bytes(table, split)) for split, table in self._tables]
         labels_NK, info = self._labels()  # first: a mistake in its column is found before all is decoded
         total = sum(len(table) for _, table in tables)
-        rows = Rows(scratch / "rows", (self.channels, self.size, self.size))
-        read = partial(
-            _read,
-            roots=places(self.repo),
-            size=self.size,
-            channels=self.channels,
-            fit=self.fit,
-            background=color(self.background),
-        )
-        good, names, bad = [], [], []  # numbers over all tables; names of the good ones
-        hashes: list[int] = []
         cells = (cell for split, table in tables for cell in _cells(split, table, self.column))
-        for number, ((name, _), result) in enumerate(in_parallel(read, cells, os.cpu_count() or 1)):
-            if isinstance(result, Bad):
-                bad.append(result)
-            else:
-                rows.append(result)
-                good.append(number)
-                names.append(name)
-                hashes.append(hash64(result.tobytes()))
-            progress(number + 1, total)
-        what = f"data.repo={self.repo}" + (f" ({len(bad)} bad, the first {bad[0].reason})" if bad else "")
-        parts = splitting.split(
-            np.array(hashes, np.uint64), self._given(good), self.held_out, self.count, what
+        decoded = decode_all(
+            partial(
+                _read,
+                roots=places(self.repo),
+                size=self.size,
+                channels=self.channels,
+                fit=self.fit,
+                background=color(self.background),
+            ),
+            enumerate(cells),
+            scratch / "rows",
+            (self.channels, self.size, self.size),
+            lambda done: progress(done, total),
         )
+        good = [number for number, _ in decoded.items]  # over all tables
+        names, bad = [name for _, (name, _) in decoded.items], decoded.bad
+        what = f"data.repo={self.repo}" + (f" ({len(bad)} bad, the first {bad[0].reason})" if bad else "")
+        parts = splitting.split(decoded.hashes_N, self._given(good), self.held_out, self.count, what)
         return Packed(
-            arrange(rows.close(), parts.order, scratch / "images.npy"),
+            arrange(decoded.rows_NCHW, parts.order, scratch / "images.npy"),
             parts.counts,
             labels_NK[np.array(good, np.int64)[parts.order]],
             info,
@@ -176,19 +169,19 @@ def _cells(split: str, table: Any, column: str) -> Iterator[Cell]:
 
 
 def _read(
-    item: Cell,
+    item: tuple[int, Cell],
     roots: tuple[Path, ...],
     size: int,
     channels: int,
     fit: Fit,
     background: tuple[int, int, int],
-) -> np.ndarray | Bad:
-    name, cell = item
+) -> tuple[np.ndarray, Original] | Bad:
+    name, cell = item[1]
     data = _bytes(name, cell, roots)
     if isinstance(data, Bad):
         return data
-    image = decode(data, size, channels, fit, background)
-    return Bad(name, image) if isinstance(image, str) else image
+    decoded = decode_known(data, size, channels, fit, background)
+    return Bad(name, decoded) if isinstance(decoded, str) else decoded
 
 
 def _bytes(name: str, cell: Any, roots: tuple[Path, ...]) -> bytes | Bad:

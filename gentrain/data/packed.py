@@ -21,7 +21,7 @@ import numpy as np
 import platformdirs
 
 from gentrain.data.entries import UNREADABLE, Bad
-from gentrain.data.rows import save_array
+from gentrain.data.rows import hash64, save_array
 from gentrain.errors import RunFailed, UserError
 from gentrain.files import NO_SPACE, sync_directory
 
@@ -191,11 +191,6 @@ def _move_into_place(temporary: Path, directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         temporary.rename(directory)
     sync_directory(directory.parent)
-
-
-def hash64(content: bytes | memoryview) -> int:
-    """The first 64 bits of SHA-256."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
 def identify(packed: Packed) -> np.ndarray:

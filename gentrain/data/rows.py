@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from gentrain.data.entries import Bad
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Extra = TypeVar("Extra")
 CHUNK_BYTES = 64 * 2**20
 
 
@@ -77,3 +83,42 @@ def in_parallel(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def hash64(content: bytes | memoryview) -> int:
+    """The first 64 bits of SHA-256."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Decoded(Generic[Item, Extra]):
+    """The good pictures of a source, in its order, and the bad ones."""
+
+    rows_NCHW: np.ndarray
+    hashes_N: np.ndarray  # uint64, of the pixels
+    items: list[Item]
+    extras: list[Extra]
+    bad: list[Bad]
+
+
+def decode_all(
+    read: Callable[[Item], tuple[np.ndarray, Extra] | Bad],
+    items: Iterable[Item],
+    file: Path,
+    chw: tuple[int, int, int],
+    progress: Callable[[int], None],
+) -> Decoded[Item, Extra]:
+    """`read` every item, on all cores, into a file of rows; `progress` is told how many are done."""
+    rows, hashes, good, extras, bad = Rows(file, chw), [], [], [], []
+    results = in_parallel(read, items, os.cpu_count() or 1)
+    for number, (item, result) in enumerate(results, start=1):
+        if isinstance(result, Bad):
+            bad.append(result)
+        else:
+            image_CHW, extra = result
+            rows.append(image_CHW)
+            hashes.append(hash64(image_CHW.tobytes()))
+            good.append(item)
+            extras.append(extra)
+        progress(number)
+    return Decoded(rows.close(), np.array(hashes, np.uint64), good, extras, bad)
