@@ -16,7 +16,7 @@ from gentrain.errors import UserError
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models: its network class and the learner that trains it."""
+    """A family of models: what makes its network (a class or a function), and the learner that trains it."""
 
     model: str
     learner: str
@@ -24,7 +24,7 @@ class Family:
 
 MODELS = {
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
-    "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
+    "pixelcnn": Family("gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",
