@@ -80,7 +80,7 @@ class MaskedStack(nn.Module):
         return (4 * self.inputs + 5 * self.width * (1 + len(self.blocks))) * width
 
 
-class _MaskedConvCache:
+class MaskedConvCache:
     """A MaskedConv while a picture is drawn: the rows that it looks at, and what those above add."""
 
     def __init__(self, conv: MaskedConv, batch: int, width: int, like: Tensor) -> None:
@@ -108,11 +108,11 @@ class MaskedCache:
     def __init__(self, stack: MaskedStack, batch: int, width: int, dtype: torch.dtype) -> None:
         like = torch.empty(0, dtype=dtype, device=stack.last.weight_OIRK.device)
         blocks = cast(list[MaskedBlock], list(stack.blocks))
-        self.embedded = _MaskedConvCache(stack.first, batch, width, like)
-        self.convs = [_MaskedConvCache(block.masked, batch, width, like) for block in blocks]
-        self.downs = [_product(block.down, like) for block in blocks]
-        self.ups = [_product(block.up, like) for block in blocks]
-        self.last = _product(stack.last, like)
+        self.embedded = MaskedConvCache(stack.first, batch, width, like)
+        self.convs = [MaskedConvCache(block.masked, batch, width, like) for block in blocks]
+        self.downs = [product(block.down, like) for block in blocks]
+        self.ups = [product(block.up, like) for block in blocks]
+        self.last = product(stack.last, like)
 
     def row(self, above_BWE: Tensor | None) -> None:
         """Begin a row, given the embedded row above: what all rows above add to each masked convolution."""
@@ -136,6 +136,7 @@ class MaskedCache:
         return torch.addmm(bias_S, x_BD.relu_(), weight_DS)
 
 
-def _product(conv: ShiftedConv, like: Tensor) -> tuple[Tensor, Tensor]:
+def product(conv: ShiftedConv, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights (I, O) and the bias (O,) of a 1x1 convolution."""
     assert conv.bias_O is not None
     return conv.taps().to(like).contiguous(), conv.bias_O.to(like)
