@@ -25,6 +25,7 @@ class Family:
 MODELS = {
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
     "pixelcnn": Family("gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize"),
+    "pixelrnn": Family("gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",

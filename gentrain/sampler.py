@@ -97,7 +97,7 @@ class GumbelNoise:
         """Overwrites the buffer with the next row's noise, -log(-log(u))."""
         share = self.batch // len(self.generators)
         for part, generator in zip(gumbel_BWCV.split(share), self.generators, strict=True):
-            part.copy_(torch.rand(part.shape, generator=generator, device=generator.device))
+            part.uniform_(generator=generator)
         gumbel_BWCV.clamp_(2**-25, 1 - 2**-24).log_().neg_().log_().neg_()
 
 

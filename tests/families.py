@@ -15,6 +15,13 @@ FAMILIES: dict[str, list[str]] = {
         "model.first_kernel=3",
         "model.head_width=8",
     ],
+    "pixelrnn": [
+        "model=pixelrnn",
+        "model.width=3",
+        "model.layers=2",
+        "model.first_kernel=3",
+        "model.head_width=8",
+    ],
     "vae": ["model=vae", "model.latent_dim=3", "model.width=4", "model.hidden=8", "model.mixtures=2"],
 }
 

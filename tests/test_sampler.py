@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from pixel_nets import CNN_VARIANTS, OUTPUTS, VARIANTS, images, small
 from scipy.stats import chisquare
-from test_pixelcnn import OUTPUTS, VARIANTS, images, small
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gentrain import sampler
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.models.pixelcnn import PixelCNN
+from gentrain.models.autoregressive import Autoregressive
 from gentrain.sampler import Draw, GumbelNoise, Naive, draw_batch, draw_pictures
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ kinds = pytest.mark.parametrize(
 
 
 @cache
-def trained(variant: str, output: str, shape: ImageShape) -> PixelCNN:
+def trained(variant: str, output: str, shape: ImageShape) -> Autoregressive:
     """Trained for a moment on pictures with structure: random weights hide mistakes."""
     model = small(
         shape, 0.0, variant=variant, output=output, width=12, layers=3, first_kernel=5, head_width=16
@@ -53,7 +53,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @torch.no_grad()
-def incremental_params(model: PixelCNN, x_BCHW: Tensor) -> Tensor:
+def incremental_params(model: Autoregressive, x_BCHW: Tensor) -> Tensor:
     """What the three calls say of every pixel of given pictures, (B, H, W, P)."""
     levels = x_BCHW.long()
     state = model.begin(len(x_BCHW), *x_BCHW.shape[2:])
@@ -97,11 +97,16 @@ def test_naive_and_incremental_draw_the_same_pictures(
     assert (len(fast.unique(dim=0)) == 1) == (draw.mode == "argmax")
 
 
+def sizes(variant: str, first: int, other: int) -> dict[str, int]:
+    """A PixelRNN has no kernels but the first."""
+    return {"first_kernel": first} | ({"kernel": other} if variant in CNN_VARIANTS else {})
+
+
 @pytest.mark.parametrize("kernels", [(3, 3), (7, 5), (11, 7)])
 def test_every_kernel_and_a_picture_smaller_than_it(kernels: tuple[int, int]) -> None:
     for variant, (height, width) in itertools.product(VARIANTS, [(1, 1), (2, 5), (8, 3)]):
         shape = ImageShape(3, height, width, 8)
-        model = small(shape, variant=variant, first_kernel=kernels[0], kernel=kernels[1])
+        model = small(shape, variant=variant, **sizes(variant, *kernels))
         x = images(shape, 2)
         with torch.no_grad():
             assert torch.allclose(incremental_params(model, x), model.params(x), atol=1e-4)
@@ -289,8 +294,8 @@ def test_on_cuda_the_distribution_is_unchanged(precision: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("variant", ["gated", "plain"])
-@pytest.mark.parametrize("output", ["softmax", "logistic_mixture"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("output", OUTPUTS)
 def test_on_cuda_replayed_rows_draw_what_rows_drawn_as_they_come_draw(variant: str, output: str) -> None:
     """In two batches, one after the other, and with given pixels."""
     model, device = copy.deepcopy(trained(variant, output, SHAPES[1])), torch.device("cuda")

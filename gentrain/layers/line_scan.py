@@ -30,7 +30,7 @@ Offset = tuple[int, int]
 
 @dataclass(frozen=True)
 class Line:
-    """Places are numbers in line order. A tap is (its number, places it reaches, their neighbours' places)."""
+    """Places are numbers in line order. A tap is (its number, places that have it, their neighbours)."""
 
     places: slice
     taps: tuple[tuple[int, slice, slice], ...]
@@ -112,7 +112,8 @@ class _LineScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_h_GPBC: Tensor) -> tuple[Tensor, Tensor, None]:
         with torch.autocast(grad_h_GPBC.device.type, enabled=False):
-            return *_backward(grad_h_GPBC, *ctx.saved_tensors, ctx.lines), None
+            weight_GTCD, gates_GPBD, c_GPBC, h_GPBC = ctx.saved_tensors
+            return *_backward(grad_h_GPBC, weight_GTCD, gates_GPBD, c_GPBC, h_GPBC, ctx.lines), None
 
 
 def _forward(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +149,6 @@ def _backward(
     lines: Lines,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `pre` and of the weights."""
-    width = h_GPBC.shape[-1]
     back_GTDC = weight_GTCD.transpose(2, 3).contiguous()
     grad_h_GPBC = grad_h_GPBC.clone(memory_format=torch.contiguous_format)
     grad_c_GPBC = torch.zeros_like(c_GPBC)
@@ -173,9 +173,9 @@ def _backward(
             _add_product(grad_h_GPBC[:, there], grad_pre_GPBD[:, here], back_GTDC[:, tap])
     grad_weight_GTCD = torch.zeros_like(weight_GTCD)
     for tap in range(lines.taps):
-        here, there = _pairs(lines, tap, h_GPBC.device)
-        left = h_GPBC.index_select(1, there).flatten(1, 2)
-        right = grad_pre_GPBD.index_select(1, here).flatten(1, 2)
+        places, neighbours = _pairs(lines, tap, h_GPBC.device)
+        left = h_GPBC.index_select(1, neighbours).flatten(1, 2)
+        right = grad_pre_GPBD.index_select(1, places).flatten(1, 2)
         torch.bmm(left.transpose(1, 2), right, out=grad_weight_GTCD[:, tap])
     return grad_pre_GPBD, grad_weight_GTCD
 
@@ -197,4 +197,8 @@ def _pairs(lines: Lines, tap: int, device: torch.device) -> tuple[Tensor, Tensor
             if number == tap:
                 here += range(to.start, to.stop)
                 there += range(source.start, source.stop)
-    return tuple(torch.tensor(places, dtype=torch.int64, device=device) for places in (here, there))
+
+    def indices(places: list[int]) -> Tensor:
+        return torch.tensor(places, dtype=torch.int64, device=device)
+
+    return indices(here), indices(there)

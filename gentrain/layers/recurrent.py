@@ -4,9 +4,10 @@ Legend: B batch, P pixels in line order, H height, W width, E features of an emb
 LSTM, F = 2*C features of a pixel between the layers, D = 4*C gates (i, f, o, g), T taps, S features handed to
 the head, G directions.
 
-A first convolution with mask A, then layers x + up(LSTM(x)), then a 1x1 convolution to the head. The input to
-a pixel's gates comes from the pixel itself (and its left neighbour, for the Row LSTM), the state from pixels of
-the line before (layers/line_scan.py). While a picture is drawn, layers/recurrent_cache.py does the same.
+A first convolution with mask A, then layers x + up(LSTM(x)), then a 1x1 convolution to the head. The input
+to a pixel's gates comes from the pixel itself (and its left neighbour, for the Row LSTM), the state from
+pixels of the line before (layers/line_scan.py). While a picture is drawn, layers/recurrent_cache.py does the
+same.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class LSTMWeights(nn.Module):
 
 
 class RowLSTM(nn.Module):
-    """Inputs: the pixel and its left neighbour. State: the three pixels above. Sees a triangle that opens upwards."""
+    """Inputs: the pixel and its left neighbour. State: the three pixels above. Sees a triangle above."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,8 +62,8 @@ class RowLSTM(nn.Module):
 class DiagonalBiLSTM(nn.Module):
     """Input: the pixel. State: the pixel before it in its row, and the one above. Sees all that is above.
 
-    The direction from the right would see the rest of the row, which is not drawn yet: its map is moved down a
-    row, and added to the other.
+    The direction from the right would see the rest of the row, which is not drawn yet: its map is moved down
+    a row, and added to the other.
     """
 
     def __init__(self, width: int) -> None:
@@ -154,5 +155,5 @@ class RecurrentStack(nn.Module):
 
     def floats_per_image(self, width: int) -> int:
         """About how many numbers a cache holds for each picture that is drawn."""
-        a_layer = {"row_lstm": 8, "diagonal_bilstm": 18}[self.variant] * self.width
+        a_layer = {"row_lstm": 8, "diagonal_bilstm": 14}[self.variant] * self.width
         return (4 * self.inputs + 2 * self.width + a_layer * len(self.layers)) * width

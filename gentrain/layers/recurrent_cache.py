@@ -1,8 +1,8 @@
 """What a PixelRNN's layers keep of pictures that are being drawn: `row`, then `pixel` for each column.
 
 Legend: L layers, B batch, W columns, V = W and padding, C width of an LSTM, F = 2*C features between the
-layers, D = 4*C gates (i, f, o, g), K numbers that enter a product, E features of an embedded pixel, S features
-handed to the head.
+layers, D = 4*C gates (i, f, o, g), K numbers that enter a product, E features of an embedded pixel, S
+features handed to the head.
 
 What the rows above add to a row's gates is one product a row over all layers. Left for each pixel and layer
 are a product for the gates and one for the features handed on.
@@ -21,13 +21,13 @@ from gentrain.layers.causal import ShiftedConv
 from gentrain.layers.masked import MaskedConv, MaskedConvCache, product
 
 # Of one layer at one pixel: what comes from above (B, D), the window (B, K) and its weights (K, D); the cells
-# and the outputs (B, C); the features (B, F), the weights that add the outputs to them (C, F), where the sum
-# goes (B, F); and what the scan from the right adds (B, F), if there is one.
-_Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
+# and the outputs (B, C); the features (B, F), all outputs that are added to them (B, K) and by which weights
+# (K, F), and where the sum goes (B, F).
+_Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class _Pixels:
-    """The part that goes from left to right, pixel by pixel: the first convolution, the layers, the last one."""
+    """What goes from left to right, pixel by pixel: the first convolution, the layers, the last one."""
 
     def __init__(self, first: MaskedConv, last: ShiftedConv, batch: int, width: int, like: Tensor) -> None:
         channels = last.weight_OIRK.shape[1] // 2
@@ -53,7 +53,7 @@ class _Pixels:
         pre_BD, i, f, o, g, s, half = (
             self.pre_BD, self.i, self.f, self.o, self.g, self.squashed_BC, self.half
         )  # fmt: skip
-        for above_BD, window_BK, weight_KD, c, h, x, up_CF, next_BF, right_BF in steps:
+        for above_BD, window_BK, weight_KD, c, h, x, outputs_BK, up_KF, next_BF in steps:
             torch.addmm(above_BD, window_BK, weight_KD, out=pre_BD)
             pre_BD.sigmoid_()
             g.sub_(half)
@@ -61,11 +61,7 @@ class _Pixels:
             torch.sigmoid(c, out=s)
             s.sub_(half)
             torch.mul(o, s, out=h)
-            if right_BF is None:
-                torch.addmm(x, h, up_CF, out=next_BF)
-            else:
-                torch.add(x, right_BF, out=next_BF)
-                next_BF.addmm_(h, up_CF)
+            torch.addmm(x, outputs_BK, up_KF, out=next_BF)
         return torch.addmm(self.last_bias_S, self.out_BF.relu_(), self.last_FS)
 
 
@@ -116,9 +112,9 @@ class RowLSTMCache:
                 self.c_LWBC[layer, column],
                 self.h_LBVC[layer, :, column + 1],
                 inputs_BF[layer],
+                self.h_LBVC[layer, :, column + 1],
                 self.up_LCF[layer],
                 inputs_BF[layer + 1],
-                None,
             )
             for layer in range(len(self.up_LCF))
         ]
@@ -151,69 +147,68 @@ class DiagonalCache:
     ) -> None:
         layers, _, channels, depth = state_GLTCD.shape[1:]
         like, twice_D = bias_GLD, _twice(bias_GLD, channels)
-        self.features = 2 * channels
         self.pixels = _Pixels(first, last, batch, width, like)
         beside_GLCD, above_GLCD = (_doubled(2 * state, twice_D) for state in state_GLTCD.unbind(2))
         input_GLFD = _doubled(input_GLKD, twice_D)
         self.bias_GL1D = _doubled(bias_GLD, twice_D)[:, :, None]
-        self.up_LCF = (2 * up_LCF).contiguous()
+        self.up_LKF = 2 * torch.cat([up_LCF, up_LCF], 1)
         self.pixel_LKD = torch.cat([input_GLFD[0], beside_GLCD[0]], 1)
-        self.above_LCD = above_GLCD[0]
-        self.row_LKD, self.beside_LCD = torch.cat([input_GLFD[1], above_GLCD[1]], 1), beside_GLCD[1]
-        self.from_above_LBWD = like.new_zeros(layers, batch, width, depth)
-        # The features of a pixel and the output of the one to its left, side by side.
-        self.slots_LBVK = like.new_zeros(layers, batch, width + 1, self.features + channels)
+        self.above_LCD = above_GLCD[0].contiguous()
+        self.right_input_LFD, self.right_above_LCD = input_GLFD[1].contiguous(), above_GLCD[1].contiguous()
+        self.right_beside_LCD = beside_GLCD[1].contiguous()
+        self.from_above_LWBD = like.new_zeros(layers, width, batch, depth)
         self.c_LBC = like.new_zeros(layers, batch, channels, dtype=_wide(like))
-        self.right_LBWC = like.new_zeros(layers, batch, width, channels)  # of the row above
-        self.from_right_LBWF = like.new_zeros(layers, batch, width, self.features)
+        # Side by side: a pixel's features; the output of the pixel to its left; and the output of the scan
+        # from the right one row above that pixel. Products take their inputs from here.
+        self.slots_LVBK = like.new_zeros(layers, width + 1, batch, 4 * channels)
+        self.x_LWBF = self.slots_LVBK[:, :-1, :, : 2 * channels]
+        self.h_LWBC = self.slots_LVBK[:, 1:, :, 2 * channels : 3 * channels]
+        self.right_LWBC = self.slots_LVBK[:, 1:, :, 3 * channels :]
         self.steps = [self._steps(column) for column in range(width)]
 
     def _steps(self, column: int) -> list[_Step]:
-        inputs_BF = [*self.slots_LBVK[:, :, column, : self.features], self.pixels.out_BF]
+        inputs_BF = [*self.x_LWBF[:, column], self.pixels.out_BF]
+        channels = self.c_LBC.shape[-1]
         return [
             (
-                self.from_above_LBWD[layer, :, column],
-                self.slots_LBVK[layer, :, column],
+                self.from_above_LWBD[layer, column],
+                self.slots_LVBK[layer, column, :, : 3 * channels],
                 self.pixel_LKD[layer],
                 self.c_LBC[layer],
-                self.slots_LBVK[layer, :, column + 1, self.features :],
+                self.h_LWBC[layer, column],
                 inputs_BF[layer],
-                self.up_LCF[layer],
+                self.slots_LVBK[layer, column + 1, :, 2 * channels :],
+                self.up_LKF[layer],
                 inputs_BF[layer + 1],
-                self.from_right_LBWF[layer, :, column],
             )
-            for layer in range(len(self.up_LCF))
+            for layer in range(len(self.up_LKF))
         ]
 
     def row(self, above_BWE: Tensor | None) -> None:
         """Begin a row, given the embedded one above: its scan from the right, and what its state adds."""
         self.pixels.row(above_BWE)
         if above_BWE is not None:
-            self._scan_from_right(self.slots_LBVK[:, :, :-1, : self.features])
-        above_LMC = self.slots_LBVK[:, :, 1:, self.features :].flatten(1, 2)
-        torch.baddbmm(self.bias_GL1D[0], above_LMC, self.above_LCD, out=self.from_above_LBWD.flatten(1, 2))
+            self._scan_from_right()
+        above_LMC = self.h_LWBC.flatten(1, 2)
+        torch.baddbmm(self.bias_GL1D[0], above_LMC, self.above_LCD, out=self.from_above_LWBD.flatten(1, 2))
         self.c_LBC.zero_()
 
-    def _scan_from_right(self, x_LBWF: Tensor) -> None:
+    def _scan_from_right(self) -> None:
         """Over the row above, whose features are all known by now: all layers at once."""
-        both_LMK = torch.cat([x_LBWF, self.right_LBWC], -1).flatten(1, 2)
-        pre_LBWD = torch.baddbmm(self.bias_GL1D[1], both_LMK, self.row_LKD).unflatten(1, x_LBWF.shape[1:3])
-        c_LBC = torch.zeros_like(self.c_LBC)
-        h_LBC = torch.zeros_like(self.right_LBWC[:, :, 0])
-        for column in reversed(range(x_LBWF.shape[2])):
-            gates = torch.baddbmm(pre_LBWD[:, :, column], h_LBC, self.beside_LCD).sigmoid_()
-            i, f, o, g = gates.chunk(4, -1)
-            c_LBC.mul_(f).addcmul_(i, g.sub_(0.5), value=4)
-            h_LBC = o * c_LBC.sigmoid().sub_(0.5).to(o.dtype)
-            self.right_LBWC[:, :, column] = h_LBC
-        torch.bmm(
-            self.right_LBWC.flatten(1, 2), self.up_LCF, out=self.from_right_LBWF.flatten(1, 2)
-        )
+        pre_LMD = torch.baddbmm(self.bias_GL1D[1], self.x_LWBF.flatten(1, 2), self.right_input_LFD)
+        pre_LMD.baddbmm_(self.right_LWBC.flatten(1, 2), self.right_above_LCD)
+        pre_WLBD = pre_LMD.unflatten(1, self.right_LWBC.shape[1:3]).transpose(0, 1).contiguous()
+        c_LBC, h_LBC = torch.zeros_like(self.c_LBC), torch.zeros_like(self.c_LBC, dtype=pre_LMD.dtype)
+        for column in reversed(range(len(pre_WLBD))):
+            i, f, o, g = pre_WLBD[column].baddbmm_(h_LBC, self.right_beside_LCD).sigmoid_().chunk(4, -1)
+            c_LBC.mul_(f).addcmul_(i, g.sub_(self.pixels.half), value=4)
+            squashed = torch.sigmoid(c_LBC).sub_(self.pixels.half)
+            h_LBC = o * squashed.to(o.dtype)
+            self.right_LWBC[:, column] = h_LBC
 
     def pixel(self, column: int, left_BE: Tensor | None) -> Tensor:
         """Features (B, S) of the pixel at a column, given the embedded pixel to its left."""
-        x_BF = self.slots_LBVK[0, :, column, : self.features]
-        return self.pixels.pixel(column, left_BE, x_BF, self.steps[column])
+        return self.pixels.pixel(column, left_BE, self.x_LWBF[0, column], self.steps[column])
 
 
 def _wide(like: Tensor) -> torch.dtype:

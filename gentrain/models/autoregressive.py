@@ -63,8 +63,8 @@ class State:
 class Autoregressive(nn.Module):
     """Embedded pixels, a causal trunk, a head. Images are uint8 levels (B, C, H, W).
 
-    `width` is E, `head_width` S; `mixtures` counts for the logistic mixture alone. `make_trunk` is called once
-    the embedding is there, so that initial weights are always drawn in the order of the data's path.
+    `width` is E, `head_width` S; `mixtures` counts for the logistic mixture alone. `make_trunk` is called
+    once the embedding is there, so that initial weights are always drawn in the order of the data's path.
     """
 
     likelihood_kind = "exact"
@@ -138,7 +138,9 @@ class Autoregressive(nn.Module):
         row_1 = torch.zeros(1, dtype=torch.int64, device=weight.device)
         position_WE = torch.zeros_like(self.column_position_WE)
         with torch.autocast(weight.device.type, enabled=False):
-            return State(cast(Trunk, self.trunk).begin(batch, width, dtype), self.head.prepare(), row_1, position_WE)
+            return State(
+                cast(Trunk, self.trunk).begin(batch, width, dtype), self.head.prepare(), row_1, position_WE
+            )
 
     def row(self, state: State, above_WBC: Tensor | None) -> None:
         above_BWE = None
