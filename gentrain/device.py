@@ -21,6 +21,7 @@ class Place:
     autocast: torch.dtype | None
     channels_last: bool
     compile: bool
+    cuda_graph: bool
 
     def autocasting(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
@@ -74,4 +75,5 @@ def set_up(section: Mapping[str, Any]) -> Place:
         torch.bfloat16 if bf16 else None,
         name == "cuda" if settings.channels_last == "auto" else settings.channels_last,
         settings.compile,
+        name == "cuda" and settings.cuda_graph,
     )

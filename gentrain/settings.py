@@ -54,6 +54,7 @@ class Device:
     compile: bool
     deterministic: bool
     threads: Annotated[int, AtLeast(1)] | None
+    cuda_graph: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Drawing pixel by pixel: the incremental sampler against full re-runs, interleaved in one process.
 
-    python scripts/benchmark_autoregressive.py [--device cuda] [--batches 1 16 64] [--threads 1 2] [--train]
+    python scripts/benchmark_autoregressive.py [--device cuda] [--nets gated row_lstm diagonal_bilstm]
+        [--batches 1 16 64] [--threads 1 2] [--train]
 
 Naive means one full forward pass for each pixel. Only --pixels of them, spread over the picture, are timed,
 and their median is multiplied by the number of pixels; the incremental sampler draws whole pictures. Before
@@ -10,6 +11,9 @@ the CPU).
 FLOPs are those of one full pass (2 a multiply-add, products and convolutions alone), which is also about what
 the incremental sampler computes for a picture; the naive way computes them once a pixel. The peak is the best
 of several large matrix products on the same threads and in the same precision.
+
+--train times training steps; for PixelRNN also with its line scan put aside for a plain loop, which has
+autograd index line by line and direction by direction, with the same weights, interleaved.
 """
 
 from __future__ import annotations
@@ -21,20 +25,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gentrain.images import ImageShape
-from gentrain.models.pixelcnn import PixelCNN
+from gentrain.layers import recurrent
+from gentrain.layers.line_scan import Lines
+from gentrain.learners import Metrics
+from gentrain.learners.replay import Replayed
+from gentrain.models.autoregressive import Autoregressive
+from gentrain.models.pixelcnn import pixelcnn
+from gentrain.models.pixelrnn import pixelrnn
 from gentrain.rundir import versions
 from gentrain.sampler import Draw, Naive, draw_batch
 
 
 @dataclass(frozen=True)
 class Net:
-    """A gated PixelCNN with 3x3 kernels after a first of 7x7, and a head as wide as its layers."""
+    """A gated PixelCNN with 3x3 kernels after a first of 7x7 and a head as wide as its layers; or a PixelRNN,
+    whose head is twice as wide as its LSTMs."""
 
+    variant: Literal["gated", "row_lstm", "diagonal_bilstm"]
     width: int
     layers: int
     channels: int = 1
@@ -42,22 +57,41 @@ class Net:
 
     @property
     def name(self) -> str:
-        return f"{self.side}x{self.side}x{self.channels} C={self.width} L={self.layers}"
+        return f"{self.variant} {self.side}x{self.side}x{self.channels} C={self.width} L={self.layers}"
 
-    def build(self, device: torch.device) -> PixelCNN:
+    def build(self, device: torch.device) -> Autoregressive:
         torch.manual_seed(0)
         shape = ImageShape(self.channels, self.side, self.side)
-        model = PixelCNN(
-            shape, variant="gated", output="softmax", width=self.width, layers=self.layers,
-            first_kernel=7, kernel=3, head_width=self.width, mixtures=10, dropout=0.0,
-        )  # fmt: skip
+        if self.variant == "gated":
+            model = pixelcnn(
+                shape, variant="gated", output="softmax", width=self.width, layers=self.layers,
+                first_kernel=7, kernel=3, head_width=self.width, mixtures=10, dropout=0.0,
+            )  # fmt: skip
+        else:
+            model = pixelrnn(
+                shape, variant=self.variant, output="softmax", width=self.width, layers=self.layers,
+                first_kernel=7, head_width=2 * self.width, mixtures=10, dropout=0.0,
+            )  # fmt: skip
         for weight in model.head.parameters():  # a new head is uniform: noise alone would decide
             weight.data.add_(0.1 * torch.randn_like(weight))
         return model.to(device).eval()
 
 
-CPU_NETS = [Net(64, 12), Net(128, 10)]
-CUDA_NETS = [Net(128, 12), Net(128, 12, channels=3, side=32)]
+VARIANTS = ["gated", "row_lstm", "diagonal_bilstm"]
+CPU_NETS = [
+    Net("gated", 64, 12),
+    Net("gated", 128, 10),
+    Net("row_lstm", 16, 7),
+    Net("diagonal_bilstm", 16, 7),
+]
+CUDA_NETS = [
+    Net("gated", 128, 12),
+    Net("gated", 128, 12, channels=3, side=32),
+    Net("row_lstm", 16, 7),
+    Net("row_lstm", 128, 7),
+    Net("diagonal_bilstm", 16, 7),
+    Net("diagonal_bilstm", 128, 7),
+]
 PRECISIONS = {"float32": None, "tf32": None, "bf16": torch.bfloat16}
 
 
@@ -85,21 +119,21 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(seconds(lambda: torch.mm(a, a), device) for _ in range(10))
 
 
-def flops_per_image(model: PixelCNN, device: torch.device) -> int:
+def flops_per_image(model: Autoregressive, device: torch.device) -> int:
     x_BCHW = torch.zeros(1, *model.shape.chw, dtype=torch.uint8, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x_BCHW)
     return counter.get_total_flops()
 
 
-def same_pictures(model: PixelCNN, device: torch.device) -> bool:
+def same_pictures(model: Autoregressive, device: torch.device) -> bool:
     size = 4, model.shape.width
     fast = draw_batch(model, [1, 2], size, Draw(), device)
     return torch.equal(fast, draw_batch(Naive(model, model.params), [1, 2], size, Draw(), device))
 
 
 def compare(
-    model: PixelCNN, batch: int, pixels: int, rounds: int, device: torch.device
+    model: Autoregressive, batch: int, pixels: int, rounds: int, device: torch.device
 ) -> tuple[float, float]:
     """Median seconds for a batch of whole pictures: naive (median pixel times pixels), incremental."""
     height, width = model.shape.height, model.shape.width
@@ -127,13 +161,17 @@ def compare(
     return statistics.median(slow) * height * width, statistics.median(fast)
 
 
-def sampling(args: argparse.Namespace, device: torch.device) -> None:
+def chosen_nets(args: argparse.Namespace, device: torch.device) -> list[Net]:
     nets = CUDA_NETS if device.type == "cuda" else CPU_NETS
+    return [net for net in nets if net.variant in args.nets]
+
+
+def sampling(args: argparse.Namespace, device: torch.device) -> None:
     print("| net | parameters | MFLOP/image | precision, threads | batch | naive, s | incremental, s | ratio "
           "| share of peak |\n|" + "---|" * 9)  # fmt: skip
     # On the CPU the sampler is float32 alone; other precisions are for --train there.
     precisions = args.precision if device.type == "cuda" else ["float32"]
-    for net, precision, threads in product(nets, precisions, args.threads):
+    for net, precision, threads in product(chosen_nets(args, device), precisions, args.threads):
         torch.set_num_threads(threads)
         set_precision(precision)
         dtype = PRECISIONS[precision]
@@ -153,40 +191,91 @@ def sampling(args: argparse.Namespace, device: torch.device) -> None:
             print("|", " | ".join(map(str, columns)), "|", flush=True)
 
 
-def train_step(
-    model: PixelCNN, optimizer: torch.optim.Optimizer, x_BCHW: torch.Tensor, dtype: torch.dtype | None
-) -> None:
-    with torch.autocast(x_BCHW.device.type, dtype, enabled=dtype is not None):
-        loss, _ = model.train_loss(x_BCHW, 0)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+def plain_scan(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> Tensor:
+    """What layers/line_scan.py replaces: a loop in autograd over lines, one direction after the other."""
+    return torch.stack(
+        [plain_direction(pre, weight, lines) for pre, weight in zip(pre_GPBD, weight_GTCD, strict=True)]
+    )
+
+
+def plain_direction(pre_PBD: Tensor, weight_TCD: Tensor, lines: Lines) -> Tensor:
+    outputs: list[Tensor] = []
+    start, h, c = 0, pre_PBD.new_zeros(0), pre_PBD.new_zeros(0)  # of the line before
+    for line in lines.lines:
+        places = line.places
+        gates = pre_PBD[places]
+        for tap, here, there in line.taps:
+            added = h[there.start - start : there.stop - start] @ weight_TCD[tap]
+            gates = gates + F.pad(added, (0, 0, 0, 0, here.start - places.start, places.stop - here.stop))
+        i, f, o, g = gates.chunk(4, -1)
+        new = i.sigmoid() * g.tanh()
+        if line.cell is not None:
+            here, there = line.cell
+            kept = c[there.start - start : there.stop - start]
+            kept = F.pad(kept, (0, 0, 0, 0, here.start - places.start, places.stop - here.stop))
+            new = f.sigmoid() * kept + new
+        c, h, start = new, o.sigmoid() * new.tanh(), places.start
+        outputs.append(h)
+    return torch.cat(outputs)
+
+
+class Training:
+    """Steps on one batch of random pictures, channels-last. On CUDA a PixelCNN is compiled, a PixelRNN recorded."""
+
+    def __init__(self, net: Net, batch: int, device: torch.device, dtype: torch.dtype | None) -> None:
+        self.model = net.build(device).to(memory_format=torch.channels_last).train()
+        self.flops = 3 * flops_per_image(self.model, device)  # backward: two products for each one
+        if device.type == "cuda" and net.variant == "gated":
+            self.model.compile()
+        self.x_BCHW = torch.randint(0, 256, (batch, *self.model.shape.chw), dtype=torch.uint8, device=device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters())
+        self.dtype = dtype
+        recorded = device.type == "cuda" and net.variant != "gated"
+        self.gradients = Replayed(self.unrecorded) if recorded else self.unrecorded
+
+    def unrecorded(self, x_BCHW: Tensor) -> Metrics:
+        self.optimizer.zero_grad()
+        with torch.autocast(x_BCHW.device.type, self.dtype, enabled=self.dtype is not None):
+            loss, _ = self.model.train_loss(x_BCHW, 0)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    def step(self) -> None:
+        self.gradients(self.x_BCHW)
+        self.optimizer.step()
+
+    def plain_step(self) -> None:
+        """The same, with the plain loop in place of the line scan."""
+        recurrent.line_scan, kept = plain_scan, recurrent.line_scan
+        try:
+            self.unrecorded(self.x_BCHW)
+        finally:
+            recurrent.line_scan = kept
+        self.optimizer.step()
 
 
 def training(args: argparse.Namespace, device: torch.device) -> None:
-    """Images a second of training steps on random pictures, channels-last; compiled on CUDA."""
-    nets = CUDA_NETS if device.type == "cuda" else CPU_NETS
-    print("\n| training | batch | precision | images/s | TFLOP/s | share of peak |\n|" + "---|" * 6)
-    for net, precision in product(nets, args.precision):
+    print("\n| training | batch | precision | images/s | over a plain loop | TFLOP/s | share of peak |\n"
+          "|" + "---|" * 7)  # fmt: skip
+    for net, precision in product(chosen_nets(args, device), args.precision):
         torch.set_num_threads(max(args.threads))
         set_precision(precision)
         dtype = PRECISIONS[precision]
-        peak, model = matmul_peak(device, dtype or torch.float32), net.build(device)
-        model = model.to(memory_format=torch.channels_last).train()
-        flops = 3 * flops_per_image(model, device)  # backward: two products for each one
-        if device.type == "cuda":
-            model.compile()
-        batch = 256 if device.type == "cuda" else 16
-        x_BCHW = torch.randint(0, 256, (batch, *model.shape.chw), dtype=torch.uint8, device=device)
-        optimizer = torch.optim.AdamW(model.parameters())
-        step = partial(train_step, model, optimizer, x_BCHW, dtype)
-        for _ in range(3):
-            step()
-        rate = batch / statistics.median(seconds(step, device) for _ in range(10))
-        share = rate * flops / peak
-        print(
-            f"| {net.name} | {batch} | {precision} | {rate:.0f} | {rate * flops / 1e12:.2f} | {share:.0%} |"
-        )
+        batch = args.train_batch or (16 if device.type == "cpu" else 256 if net.variant == "gated" else 64)
+        peak, this = matmul_peak(device, dtype or torch.float32), Training(net, batch, device, dtype)
+        ours, plain = [], []
+        for _ in range(14):
+            # On CUDA a recording holds the gradients' memory, which a plain step would take away.
+            if net.variant != "gated" and device.type == "cpu":
+                plain.append(seconds(this.plain_step, device))
+            ours.append(seconds(this.step, device))
+        rate = batch / statistics.median(ours[4:])
+        ratio = f"{statistics.median(plain[4:]) * rate / batch:.2f}x" if plain else ""
+        columns = [
+            net.name, batch, precision, f"{rate:.0f}", ratio,
+            f"{rate * this.flops / 1e12:.3f}", f"{rate * this.flops / peak:.0%}",
+        ]  # fmt: skip
+        print("|", " | ".join(map(str, columns)), "|", flush=True)
 
 
 def main() -> None:
@@ -194,6 +283,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--nets", choices=VARIANTS, nargs="+", default=VARIANTS)
     parser.add_argument("--batches", type=int, nargs="+", help="default: 1 16 64; on CUDA 1 256 1024")
     parser.add_argument("--threads", type=int, nargs="+", help="default: 1 2; on CUDA 1")
     parser.add_argument("--precision", choices=list(PRECISIONS), nargs="+", default=["float32"])
@@ -202,6 +292,8 @@ def main() -> None:
         "--rounds", type=int, default=5, help="incremental pictures timed, between the pixels"
     )
     parser.add_argument("--train", action="store_true", help="time training steps, too")
+    parser.add_argument("--train-batch", type=int, help="default: 16; on CUDA 256 (gated) or 64")
+    parser.add_argument("--no-sampling", action="store_true", help="with --train: nothing else")
     args = parser.parse_args()
     device = torch.device(args.device)
     args.batches = args.batches or ([1, 256, 1024] if device.type == "cuda" else [1, 16, 64])
@@ -210,7 +302,8 @@ def main() -> None:
     print(
         f"{place}, {versions()}, {time.strftime('%Y-%m-%d')}; naive: {args.pixels} pixels timed, multiplied"
     )
-    sampling(args, device)
+    if not args.no_sampling:
+        sampling(args, device)
     if args.train:
         training(args, device)
 

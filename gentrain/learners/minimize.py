@@ -12,7 +12,8 @@ from gentrain.averaging import averaged
 from gentrain.device import Place
 from gentrain.images import ImageShape
 from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
-from gentrain.models import Generative, Reconstructs
+from gentrain.learners.replay import Replayed
+from gentrain.models import Generative, Reconstructs, SameEachStep
 from gentrain.optimizers import OptimizerSettings
 from gentrain.settings import Train
 
@@ -44,12 +45,16 @@ class Minimize:
             self.parts["ema"] = self.average
         self.model: nn.Module = self.average.module if self.average is not None else self.network
         self.generative = cast(Generative, self.model)
+        # A compiled network has recordings of its own.
+        replayed = place.cuda_graph and not place.compile and isinstance(network, SameEachStep)
+        self.replayed = Replayed(lambda x_BCHW: self._gradients(x_BCHW, 0)) if replayed else None
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
         lr = self.optimizer_settings.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        metrics = self._gradients(next_batch().contiguous(memory_format=self.place.memory_format), step)
+        x_BCHW = next_batch().contiguous(memory_format=self.place.memory_format)
+        metrics = self._gradients(x_BCHW, step) if self.replayed is None else self.replayed(x_BCHW)
         if self.train_settings.grad_clip is not None:
             grad_norm = clip_grad_norm_(self.parameters, self.train_settings.grad_clip)
         else:

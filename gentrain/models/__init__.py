@@ -28,6 +28,13 @@ class Generative(Protocol):
 
 
 @runtime_checkable
+class SameEachStep(Protocol):
+    """`train_loss` is the same operations at every step, and never waits for the device: it can be recorded."""
+
+    same_each_step: Literal[True]
+
+
+@runtime_checkable
 class Reconstructs(Protocol):
     def reconstruct(self, x_BCHW: Tensor) -> Tensor:
         """uint8 (B, C, H, W)."""

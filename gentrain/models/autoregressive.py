@@ -68,6 +68,7 @@ class Autoregressive(nn.Module):
     """
 
     likelihood_kind = "exact"
+    same_each_step = True
     recordable = True
 
     def __init__(

@@ -1,0 +1,70 @@
+"""A step's forward and backward pass as one CUDA graph: recorded once, then replayed with one launch.
+
+A recurrent network is thousands of small kernels a step, and launching them one by one is what takes the
+time. A recording is the same kernels on the same memory, so it computes the same numbers, random ones
+included: torch hands each replay the seed that the loop has set for its step.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gentrain.learners import Metrics
+
+Gradients = Callable[[Tensor], Metrics]
+
+# Steps taken as they come, before one is recorded: kernels are chosen and index tensors made in them.
+WARM_STEPS = 3
+
+
+class Replayed:
+    """Calls `gradients`, which must leave new gradients in the parameters, by replay where that is possible.
+
+    All batches must have one shape. Where recording fails, one line says so, and steps go on unrecorded.
+    """
+
+    def __init__(self, gradients: Gradients) -> None:
+        self._gradients = gradients
+        self._warm, self._possible = 0, True
+        self._replay: Callable[[], Metrics] | None = None
+        self._static_BCHW: Tensor | None = None
+
+    def __call__(self, x_BCHW: Tensor) -> Metrics:
+        if self._possible and self._replay is None and self._warm == WARM_STEPS:
+            self._record(x_BCHW)
+        if self._replay is None:
+            self._warm += 1
+            return self._gradients(x_BCHW)
+        assert self._static_BCHW is not None and self._static_BCHW.shape == x_BCHW.shape
+        self._static_BCHW.copy_(x_BCHW)
+        return self._replay()
+
+    def _record(self, x_BCHW: Tensor) -> None:
+        static_BCHW = x_BCHW.clone()
+        try:
+            self._replay = record(lambda: self._gradients(static_BCHW))
+        except RuntimeError as error:
+            self._possible = False
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            sentence = f"device.cuda_graph: a step cannot be recorded ({reason}); going on without"
+            print(sentence, file=sys.stderr)
+        else:
+            self._static_BCHW = static_BCHW
+
+
+def record(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
+    """Record `run` as a CUDA graph, without running it. What is returned replays it, into the same tensors."""
+    graph = torch.cuda.CUDAGraph()
+    # A thread that reads pictures ahead may use CUDA meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        metrics = run()
+
+    def replay() -> Metrics:
+        graph.replay()
+        return metrics
+
+    return replay
