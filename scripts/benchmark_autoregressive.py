@@ -19,6 +19,7 @@ autograd index line by line and direction by direction, with the same weights, i
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -192,35 +193,53 @@ def sampling(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def plain_scan(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> Tensor:
-    """What layers/line_scan.py replaces: a loop in autograd over lines, one direction after the other."""
-    return torch.stack(
-        [plain_direction(pre, weight, lines) for pre, weight in zip(pre_GPBD, weight_GTCD, strict=True)]
-    )
+    """What layers/line_scan.py replaces: a loop in autograd over lines, one direction after the other.
+
+    Rows are indexed as they are; for diagonals each row is moved one pixel further than the one above, as is
+    usual, so that they are the columns of a wider map with zeros at both ends. For square pictures.
+    """
+    side = math.isqrt(len(lines.pixels))
+    order = torch.tensor(lines.pixels, device=pre_GPBD.device)
+    outputs = []
+    for pre_PBD, weight_TCD in zip(pre_GPBD, weight_GTCD, strict=True):
+        pre_HWBD = torch.empty_like(pre_PBD).index_copy(0, order, pre_PBD).unflatten(0, (side, side))
+        plain = plain_rows if lines.taps == 3 else plain_diagonals
+        outputs.append(plain(pre_HWBD, weight_TCD).flatten(0, 1).index_select(0, order))
+    return torch.stack(outputs)
 
 
-def plain_direction(pre_PBD: Tensor, weight_TCD: Tensor, lines: Lines) -> Tensor:
-    outputs: list[Tensor] = []
-    start, h, c = 0, pre_PBD.new_zeros(0), pre_PBD.new_zeros(0)  # of the line before
-    for line in lines.lines:
-        places = line.places
-        gates = pre_PBD[places]
-        for tap, here, there in line.taps:
-            added = h[there.start - start : there.stop - start] @ weight_TCD[tap]
-            gates = gates + F.pad(added, (0, 0, 0, 0, here.start - places.start, places.stop - here.stop))
-        i, f, o, g = gates.chunk(4, -1)
-        new = i.sigmoid() * g.tanh()
-        if line.cell is not None:
-            here, there = line.cell
-            kept = c[there.start - start : there.stop - start]
-            kept = F.pad(kept, (0, 0, 0, 0, here.start - places.start, places.stop - here.stop))
-            new = f.sigmoid() * kept + new
-        c, h, start = new, o.sigmoid() * new.tanh(), places.start
+def plain_cell(gates_NBD: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    i, f, o, g = gates_NBD.chunk(4, -1)
+    c = i.sigmoid() * g.tanh() if c is None else f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def plain_rows(pre_HWBD: Tensor, weight_TCD: Tensor) -> Tensor:
+    h, c = plain_cell(pre_HWBD[0], None)
+    outputs = [h]
+    for row in range(1, len(pre_HWBD)):
+        padded = F.pad(h, (0, 0, 0, 0, 1, 1))
+        window_WBK = torch.cat([padded[:-2], padded[1:-1], padded[2:]], -1)
+        h, c = plain_cell(pre_HWBD[row] + window_WBK @ weight_TCD.flatten(0, 1), c)
         outputs.append(h)
-    return torch.cat(outputs)
+    return torch.stack(outputs)
+
+
+def plain_diagonals(pre_HWBD: Tensor, weight_TCD: Tensor) -> Tensor:
+    height, width = pre_HWBD.shape[:2]
+    skewed = torch.stack([F.pad(row, (0, 0, 0, 0, y, height - 1 - y)) for y, row in enumerate(pre_HWBD)])
+    h, c = plain_cell(skewed[:, 0], None)
+    outputs = [h]
+    for column in range(1, height + width - 1):
+        above = F.pad(h[:-1], (0, 0, 0, 0, 1, 0))
+        h, c = plain_cell(skewed[:, column] + torch.cat([h, above], -1) @ weight_TCD.flatten(0, 1), c)
+        outputs.append(h)
+    scanned = torch.stack(outputs, 1)
+    return torch.stack([row[y : y + width] for y, row in enumerate(scanned)])
 
 
 class Training:
-    """Steps on one batch of random pictures, channels-last. On CUDA a PixelCNN is compiled, a PixelRNN recorded."""
+    """Steps on random pictures, channels-last. On CUDA a PixelCNN is compiled, and a PixelRNN recorded."""
 
     def __init__(self, net: Net, batch: int, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model = net.build(device).to(memory_format=torch.channels_last).train()
@@ -240,17 +259,30 @@ class Training:
         loss.backward()
         return {"loss": loss.detach()}
 
+    def same_gradients(self) -> bool:
+        """Of the line scan and of the plain loop, to within the precision."""
+        both = []
+        for scan in (recurrent.line_scan, plain_scan):
+            self.with_scan(scan)
+            both.append(torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]))
+        tolerance = 1e-5 if self.dtype is None else 0.05
+        return bool((both[0] - both[1]).norm() < tolerance * both[0].norm())
+
+    def with_scan(self, scan: Callable[[Tensor, Tensor, Lines], Tensor]) -> None:
+        kept = recurrent.line_scan
+        vars(recurrent)["line_scan"] = scan
+        try:
+            self.unrecorded(self.x_BCHW)
+        finally:
+            vars(recurrent)["line_scan"] = kept
+
     def step(self) -> None:
         self.gradients(self.x_BCHW)
         self.optimizer.step()
 
     def plain_step(self) -> None:
         """The same, with the plain loop in place of the line scan."""
-        recurrent.line_scan, kept = plain_scan, recurrent.line_scan
-        try:
-            self.unrecorded(self.x_BCHW)
-        finally:
-            recurrent.line_scan = kept
+        self.with_scan(plain_scan)
         self.optimizer.step()
 
 
@@ -263,6 +295,8 @@ def training(args: argparse.Namespace, device: torch.device) -> None:
         dtype = PRECISIONS[precision]
         batch = args.train_batch or (16 if device.type == "cpu" else 256 if net.variant == "gated" else 64)
         peak, this = matmul_peak(device, dtype or torch.float32), Training(net, batch, device, dtype)
+        if net.variant != "gated" and not this.same_gradients():
+            raise SystemExit(f"{net.name}: the plain loop has other gradients")
         ours, plain = [], []
         for _ in range(14):
             # On CUDA a recording holds the gradients' memory, which a plain step would take away.

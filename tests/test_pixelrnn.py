@@ -60,7 +60,7 @@ def test_the_scan_is_the_plain_loop_in_float64_with_its_gradients(scan: str, siz
     generator = torch.Generator().manual_seed(0)
     pre = torch.randn(2, height * width, 3, 8, dtype=torch.float64, generator=generator).requires_grad_()
     weight = torch.randn(2, len(neighbours), 2, 8, dtype=torch.float64, generator=generator).requires_grad_()
-    scanned = line_scan(pre, weight, lines)
+    scanned = line_scan(pre.clone(), weight, lines)
     # Into reading order, through the loop, and back.
     to_reading = place_of_pixel(lines)
     plain = torch.stack(
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_finite_differences(scan: str) -> None:
     generator = torch.Generator().manual_seed(1)
     pre = torch.randn(1, 9, 2, 4, dtype=torch.float64, generator=generator).requires_grad_()
     weight = torch.randn(1, len(neighbours), 1, 4, dtype=torch.float64, generator=generator).requires_grad_()
-    assert torch.autograd.gradcheck(lambda p, w: line_scan(p, w, arrange(3, 3)), (pre, weight))
+    assert torch.autograd.gradcheck(lambda p, w: line_scan(p.clone(), w, arrange(3, 3)), (pre, weight))
 
 
 def plain_lstm(weights: LSTMWeights, direction: int, x_HWBK: Tensor, scan: str) -> Tensor:

@@ -22,10 +22,15 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Offset = tuple[int, int]
+
+# grad * s * (1 - s) and grad * (1 - t^2), in one pass.
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,9 @@ def diagonals(height: int, width: int) -> Lines:
 def line_scan(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> Tensor:
     """h of every pixel, (G, P, B, C), in line order as `pre` is. Gates are in the order i, f, o, g.
 
+    `pre` is overwritten: it is to be a fresh result that nothing else needs. (Were it needed for some
+    gradient, autograd would notice.)
+
     Differentiable once, with respect to `pre` and the weights. Under autocast everything is in the precision
     of `pre` but the cells, which are float32 at least.
     """
@@ -103,41 +111,43 @@ class _LineScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> Tensor:
         with torch.autocast(pre_GPBD.device.type, enabled=False):
-            gates_GPBD, c_GPBC, h_GPBC = _forward(pre_GPBD, weight_GTCD, lines)
-        ctx.save_for_backward(weight_GTCD, gates_GPBD, c_GPBC, h_GPBC)
+            scanned = _forward(pre_GPBD.detach(), weight_GTCD, lines)
+        ctx.save_for_backward(weight_GTCD, *scanned)
         ctx.lines = lines
-        return h_GPBC
+        return scanned[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h_GPBC: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight_GTCD, gates_GPBD, c_GPBC, squashed_GPBC, h_GPBC = ctx.saved_tensors
         with torch.autocast(grad_h_GPBC.device.type, enabled=False):
-            weight_GTCD, gates_GPBD, c_GPBC, h_GPBC = ctx.saved_tensors
-            return *_backward(grad_h_GPBC, weight_GTCD, gates_GPBD, c_GPBC, h_GPBC, ctx.lines), None
+            grad_pre_GPBD = _backward(grad_h_GPBC, weight_GTCD, gates_GPBD, c_GPBC, squashed_GPBC, ctx.lines)
+            return grad_pre_GPBD, _weight_gradient(grad_pre_GPBD, h_GPBC, ctx.lines), None
 
 
-def _forward(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> tuple[Tensor, Tensor, Tensor]:
-    """Gates after their nonlinearities, cells, outputs."""
+def _forward(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gates after their nonlinearities (in the memory of `pre`), cells, tanh of the cells, outputs."""
     groups, pixels, batch, depth = pre_GPBD.shape
     width = depth // 4
-    gates_GPBD = pre_GPBD.clone(memory_format=torch.contiguous_format)
+    gates_GPBD = pre_GPBD.contiguous()
     h_GPBC = pre_GPBD.new_empty(groups, pixels, batch, width)
-    wide = torch.promote_types(pre_GPBD.dtype, torch.float32)
-    c_GPBC = torch.empty_like(h_GPBC, dtype=wide)
+    squashed_GPBC = torch.empty_like(h_GPBC)
+    c_GPBC = torch.empty_like(h_GPBC, dtype=torch.promote_types(pre_GPBD.dtype, torch.float32))
     for line in lines.lines:
         for tap, here, there in line.taps:
             _add_product(gates_GPBD[:, here], h_GPBC[:, there], weight_GTCD[:, tap])
         gates_GNBD = gates_GPBD[:, line.places]
         gates_GNBD[..., : 3 * width].sigmoid_()
-        g = gates_GNBD[..., 3 * width :].tanh_()
-        i, f, o = gates_GNBD[..., : 3 * width].chunk(3, -1)
-        c = torch.mul(i, g, out=c_GPBC[:, line.places])
+        _tanh_(gates_GNBD[..., 3 * width :])
+        i, f, o, g = gates_GNBD.chunk(4, -1)
+        c, squashed = c_GPBC[:, line.places], squashed_GPBC[:, line.places]
+        torch.mul(i, g, out=c)
         if line.cell is not None:
             here, there = line.cell
-            first = here.start - line.places.start
-            c_GPBC[:, here].addcmul_(f[:, first : first + here.stop - here.start], c_GPBC[:, there])
-        torch.mul(o, torch.tanh(c).to(o.dtype), out=h_GPBC[:, line.places])
-    return gates_GPBD, c_GPBC, h_GPBC
+            c_GPBC[:, here].addcmul_(f[:, _within(line, here)], c_GPBC[:, there])
+        _tanh_(squashed.copy_(c))
+        torch.mul(o, squashed, out=h_GPBC[:, line.places])
+    return gates_GPBD, c_GPBC, squashed_GPBC, h_GPBC
 
 
 def _backward(
@@ -145,60 +155,76 @@ def _backward(
     weight_GTCD: Tensor,
     gates_GPBD: Tensor,
     c_GPBC: Tensor,
-    h_GPBC: Tensor,
+    squashed_GPBC: Tensor,
     lines: Lines,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `pre` and of the weights."""
-    back_GTDC = weight_GTCD.transpose(2, 3).contiguous()
+) -> Tensor:
+    """The gradient of `pre`."""
+    width = c_GPBC.shape[-1]
+    back_GTDC = weight_GTCD.transpose(2, 3)
     grad_h_GPBC = grad_h_GPBC.clone(memory_format=torch.contiguous_format)
     grad_c_GPBC = torch.zeros_like(c_GPBC)
     grad_pre_GPBD = torch.empty_like(gates_GPBD)
     for line in reversed(lines.lines):
-        i, f, o, g = gates_GPBD[:, line.places].chunk(4, -1)
-        grad_i, grad_f, grad_o, grad_g = grad_pre_GPBD[:, line.places].chunk(4, -1)
+        gates_GNBD, grads_GNBD = gates_GPBD[:, line.places], grad_pre_GPBD[:, line.places]
+        i, f, o, g = gates_GNBD.chunk(4, -1)
+        grad_i, grad_f, grad_o, grad_g = grads_GNBD.chunk(4, -1)
         grad_h, grad_c = grad_h_GPBC[:, line.places], grad_c_GPBC[:, line.places]
-        squashed = torch.tanh(c_GPBC[:, line.places])
-        grad_o.copy_(grad_h * squashed * o * (1 - o))
-        grad_c += grad_h * o * (1 - squashed * squashed)
-        grad_i.copy_(grad_c * g * i * (1 - i))
-        grad_g.copy_(grad_c * i * (1 - g * g))
-        grad_f.zero_()
+        squashed = squashed_GPBC[:, line.places]
+        grad_squashed = grad_h * o
+        grad_c += tanh_backward(grad_squashed, squashed, grad_input=grad_squashed)
+        # Of the gates first, and then of what went into their nonlinearities.
+        torch.mul(grad_h, squashed, out=grad_o)
+        torch.mul(grad_c, g, out=grad_i)
+        torch.mul(grad_c, i, out=grad_g)
         if line.cell is not None:
             here, there = line.cell
-            part = slice(here.start - line.places.start, here.stop - line.places.start)
-            own_f, own_c = f[:, part], grad_c[:, part]
-            grad_f[:, part] = own_c * c_GPBC[:, there] * own_f * (1 - own_f)
-            grad_c_GPBC[:, there].addcmul_(own_c, own_f)
+            part = _within(line, here)
+            torch.mul(grad_c[:, part], c_GPBC[:, there], out=grad_f[:, part])
+            grad_c_GPBC[:, there].addcmul_(grad_c[:, part], f[:, part])
+            grad_f[:, : part.start].zero_()
+            grad_f[:, part.stop :].zero_()
+        else:
+            grad_f.zero_()
+        grad_ifo = grads_GNBD[..., : 3 * width]
+        sigmoid_backward(grad_ifo, gates_GNBD[..., : 3 * width], grad_input=grad_ifo)
+        tanh_backward(grad_g, g, grad_input=grad_g)
         for tap, here, there in line.taps:
             _add_product(grad_h_GPBC[:, there], grad_pre_GPBD[:, here], back_GTDC[:, tap])
-    grad_weight_GTCD = torch.zeros_like(weight_GTCD)
-    for tap in range(lines.taps):
-        places, neighbours = _pairs(lines, tap, h_GPBC.device)
-        left = h_GPBC.index_select(1, neighbours).flatten(1, 2)
-        right = grad_pre_GPBD.index_select(1, places).flatten(1, 2)
-        torch.bmm(left.transpose(1, 2), right, out=grad_weight_GTCD[:, tap])
-    return grad_pre_GPBD, grad_weight_GTCD
+    return grad_pre_GPBD
+
+
+def _weight_gradient(grad_pre_GPBD: Tensor, h_GPBC: Tensor, lines: Lines) -> Tensor:
+    """(G, T, C, D), as one product over all pixels."""
+    # Place P is a row of zeros, for neighbours outside the picture.
+    padded = F.pad(h_GPBC, (0, 0, 0, 0, 0, 1))
+    neighbours = [padded.index_select(1, places) for places in _neighbours(lines, h_GPBC.device)]
+    windows_GMK = torch.cat(neighbours, -1).flatten(1, 2)
+    grad_GKD = torch.bmm(windows_GMK.transpose(1, 2), grad_pre_GPBD.flatten(1, 2))
+    return grad_GKD.unflatten(1, (lines.taps, h_GPBC.shape[-1]))
+
+
+def _tanh_(x: Tensor) -> Tensor:
+    """In place. On a CPU, 2 sigmoid(2 x) - 1 takes a third of the time; on a GPU each pass costs the same."""
+    return x.tanh_() if x.is_cuda else x.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
+def _within(line: Line, places: slice) -> slice:
+    """Places, counted from the line's first one."""
+    return slice(places.start - line.places.start, places.stop - line.places.start)
 
 
 def _add_product(out_GNBD: Tensor, x_GNBC: Tensor, weight_GCD: Tensor) -> None:
     """out += x W, group by group, in place."""
-    out_GMD, x_GMC = out_GNBD.flatten(1, 2), x_GNBC.flatten(1, 2)
-    out_GMD.baddbmm_(x_GMC, weight_GCD)
+    for out_NBD, x_NBC, weight_CD in zip(out_GNBD, x_GNBC, weight_GCD, strict=True):
+        out_NBD.flatten(0, 1).addmm_(x_NBC.flatten(0, 1), weight_CD)
 
 
 @lru_cache
-@torch.inference_mode(False)
-def _pairs(lines: Lines, tap: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """All places that a tap reaches something from, and what it reaches."""
-    here: list[int] = []
-    there: list[int] = []
+@torch.inference_mode(False)  # a tensor made in inference mode could never be trained with
+def _neighbours(lines: Lines, device: torch.device) -> list[Tensor]:
+    """For each tap, the place of every pixel's neighbour, (P,); P where there is none."""
+    places = [[len(lines.pixels)] * len(lines.pixels) for _ in range(lines.taps)]
     for line in lines.lines:
-        for number, to, source in line.taps:
-            if number == tap:
-                here += range(to.start, to.stop)
-                there += range(source.start, source.stop)
-
-    def indices(places: list[int]) -> Tensor:
-        return torch.tensor(places, dtype=torch.int64, device=device)
-
-    return indices(here), indices(there)
+        for tap, here, there in line.taps:
+            places[tap][here] = range(there.start, there.stop)
+    return [torch.tensor(each, device=device) for each in places]

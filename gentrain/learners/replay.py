@@ -57,7 +57,7 @@ class Replayed:
 
 
 def record(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
-    """Record `run` as a CUDA graph, without running it. What is returned replays it, into the same tensors."""
+    """Record `run` as a CUDA graph, without running it. What is returned replays it into the same tensors."""
     graph = torch.cuda.CUDAGraph()
     # A thread that reads pictures ahead may use CUDA meanwhile.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):

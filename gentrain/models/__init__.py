@@ -29,7 +29,7 @@ class Generative(Protocol):
 
 @runtime_checkable
 class SameEachStep(Protocol):
-    """`train_loss` is the same operations at every step, and never waits for the device: it can be recorded."""
+    """`train_loss` is the same operations at every step and never waits for the device: recordable."""
 
     same_each_step: Literal[True]
 
