@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -23,6 +24,7 @@ from torch import Generator, Tensor, nn
 
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
+from gentrain.recording import record
 
 Mode = Literal["draw", "argmax"]
 Progress = Callable[[int, int], None]
@@ -172,7 +174,7 @@ def _draw_rows(
 ) -> Tensor:
     device = rows.levels_WBC.device
     out_HWBC = torch.empty(height, *rows.levels_WBC.shape, dtype=torch.uint8, device=device)
-    graph: torch.cuda.CUDAGraph | None = None
+    replay: Callable[[], None] | None = None
     for number in range(height):
         if rows.gumbel_BWCV is not None:
             noise.fill_row(rows.gumbel_BWCV)
@@ -183,12 +185,9 @@ def _draw_rows(
         # Two rows are drawn as they come, which also prepares every kernel; from then on one recorded row is
         # replayed: one launch a row instead of several a layer and pixel.
         if device.type == "cuda" and rows.net.recordable and number == 2:
-            graph = torch.cuda.CUDAGraph()
-            # A thread that reads pictures ahead may use CUDA meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                rows.next_row(first=False)
-        if graph is not None:
-            graph.replay()
+            replay = record(partial(rows.next_row, first=False))
+        if replay is not None:
+            replay()
         else:
             rows.next_row(first=number == 0)
         out_HWBC[number] = rows.levels_WBC

@@ -54,7 +54,7 @@ class Device:
     compile: bool
     deterministic: bool
     threads: Annotated[int, AtLeast(1)] | None
-    cuda_graph: bool = True
+    cuda_graph: bool = True  # with a default: the runs of older versions have none
 
 
 @dataclass(frozen=True)

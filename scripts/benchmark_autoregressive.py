@@ -270,11 +270,11 @@ class Training:
 
     def with_scan(self, scan: Callable[[Tensor, Tensor, Lines], Tensor]) -> None:
         kept = recurrent.line_scan
-        vars(recurrent)["line_scan"] = scan
+        recurrent.line_scan = scan  # type: ignore[assignment]
         try:
             self.unrecorded(self.x_BCHW)
         finally:
-            vars(recurrent)["line_scan"] = kept
+            recurrent.line_scan = kept
 
     def step(self) -> None:
         self.gradients(self.x_BCHW)

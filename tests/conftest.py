@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Shared by the test processes of one machine, so that faces are drawn once.
 os.environ["GENTRAIN_CACHE"] = str(Path(tempfile.gettempdir()) / f"gentrain-tests-{os.getuid()}")
 os.environ["COLUMNS"] = "200"
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # for deterministic tests where there is a GPU
 
 import numpy as np
 import pytest

@@ -27,39 +27,79 @@ CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_
 SHAPE = ImageShape(1, 5, 6, 8)
 
 
-def learner(place: Place, accumulate_steps: int = 1) -> Minimize:
+def learner(
+    place: Place, variant: str = "row_lstm", accumulate_steps: int = 1, **changes: object
+) -> Minimize:
     train = yaml.safe_load((CONFIGS / "config.yaml").read_text())["train"]
     optimizer = yaml.safe_load((CONFIGS / "optimizer/adamw.yaml").read_text())
-    network = small(SHAPE, 0.1, variant="row_lstm", dropout=0.5)
+    network = small(SHAPE, 0.1, variant=variant, dropout=0.5, **changes)
     settings = Train(**{**train, "accumulate_steps": accumulate_steps})
     return Minimize(network, SHAPE, optimizer_settings({**optimizer, "lr": 1e-2}, 10), settings, place)
 
 
-def trained(place: Place, steps: int, accumulate_steps: int = 1) -> tuple[Minimize, list[Metrics]]:
-    this, logged = learner(place, accumulate_steps), []
+def trained(this: Minimize, steps: int) -> list[Metrics]:
+    logged = []
     for step in range(steps):
         seed_everything(0, "train", step)
         metrics = this.train_step(lambda step=step: images(SHAPE, 6, seed=step), step)
         logged.append({name: float(value) for name, value in metrics.items()})
-    return this, logged
+        this.eval_step(images(SHAPE, 2), torch.Generator())
+    return logged
+
+
+class Recorded:
+    """Stands in for a CUDA graph: its gradients and figures stay in the tensors of the recording, and whatever
+    else holds gradients by then is left alone."""
+
+    def __init__(self, run: Callable[[], Metrics], parameters: list[torch.nn.Parameter]) -> None:
+        self.run, self.parameters = run, parameters
+        state = torch.get_rng_state()  # recording computes nothing
+        self.metrics, self.grads = run(), [p.grad for p in parameters]
+        torch.set_rng_state(state)
+
+    def __call__(self) -> Metrics:
+        before = [p.grad for p in self.parameters]
+        metrics = self.run()
+        for p, mine, was in zip(self.parameters, self.grads, before, strict=True):
+            assert p.grad is not None and mine is not None
+            mine.copy_(p.grad)
+            p.grad = was
+        for name, value in metrics.items():
+            self.metrics[name].copy_(value)  # type: ignore[union-attr]
+        return self.metrics
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 3])
-def test_a_recorded_run_is_the_same_run(monkeypatch: pytest.MonkeyPatch, accumulate_steps: int) -> None:
-    recordings: list[Callable[[], Metrics]] = []
+@pytest.mark.parametrize("variant", ["row_lstm", "diagonal_bilstm", "gated"])
+def test_a_recorded_run_is_the_same_run(
+    monkeypatch: pytest.MonkeyPatch, variant: str, accumulate_steps: int
+) -> None:
+    recordings: list[Recorded] = []
+    steps = WARM_STEPS + 4
+    recorded = learner(CPU, variant, accumulate_steps)
 
-    def stand_in(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
-        recordings.append(run)
-        return run
+    def stand_in(run: Callable[[], Metrics]) -> Recorded:
+        recordings.append(Recorded(run, recorded.parameters))
+        return recordings[-1]
 
     monkeypatch.setattr(replay, "record", stand_in)
-    recorded, logged = trained(CPU, WARM_STEPS + 4, accumulate_steps)
-    plain, expected = trained(replace(CPU, cuda_graph=False), WARM_STEPS + 4, accumulate_steps)
+    logged = trained(recorded, steps)
+    plain = learner(replace(CPU, cuda_graph=False), variant, accumulate_steps)
+    expected = trained(plain, steps)
     assert plain.replayed is None
     assert len(recordings) == 1
     assert logged == expected
     assert_same(recorded.network.state_dict(), plain.network.state_dict())
     assert len({metrics["loss"] for metrics in logged}) == len(logged), "each step has its own batch"
+
+
+def test_running_out_of_memory_while_recording_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(replay, "record", too_much)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(learner(CPU), WARM_STEPS + 1)
 
 
 def test_where_a_step_cannot_be_recorded_training_goes_on(
@@ -69,8 +109,8 @@ def test_where_a_step_cannot_be_recorded_training_goes_on(
         raise RuntimeError("operation not permitted when stream is capturing\nand a long explanation")
 
     monkeypatch.setattr(replay, "record", impossible)
-    _, logged = trained(CPU, WARM_STEPS + 3)
-    _, expected = trained(replace(CPU, cuda_graph=False), WARM_STEPS + 3)
+    logged = trained(learner(CPU), WARM_STEPS + 3)
+    expected = trained(learner(replace(CPU, cuda_graph=False)), WARM_STEPS + 3)
     assert logged == expected
     said = capsys.readouterr().err.splitlines()
     assert said == [
@@ -92,15 +132,42 @@ def test_only_networks_that_say_so_are_recorded() -> None:
     assert learner(replace(CPU, compile=True)).replayed is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_cuda_a_recorded_run_is_the_same_run() -> None:
-    place = replace(CPU, device=torch.device("cuda"))
+def on_cuda(this: Minimize, steps: int) -> list[Metrics]:
     torch.use_deterministic_algorithms(True)
     try:
-        recorded, logged = trained(place, 10)
-        plain, expected = trained(replace(place, cuda_graph=False), 10)
+        return trained(this, steps)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("variant", ["row_lstm", "diagonal_bilstm", "gated"])
+@pytest.mark.parametrize("output", ["softmax", "logistic_mixture"])
+@pytest.mark.parametrize("precision", [None, torch.bfloat16], ids=["float32", "bf16"])
+def test_on_cuda_a_recorded_run_is_the_same_run(
+    variant: str, output: str, precision: torch.dtype | None
+) -> None:
+    place = replace(CPU, device=torch.device("cuda"), autocast=precision)
+    recorded = learner(place, variant, 2, output=output)
+    plain = learner(replace(place, cuda_graph=False), variant, 2, output=output)
+    assert on_cuda(recorded, 10) == on_cuda(plain, 10)
     assert recorded.replayed is not None and recorded.replayed._replay is not None, "it was recorded"
-    assert logged == expected
     assert_same(recorded.network.state_dict(), plain.network.state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_a_step_that_waits_for_the_device_goes_unrecorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = replace(CPU, device=torch.device("cuda"))
+    waiting = learner(place)
+    loss = waiting.network.train_loss
+
+    def waits(x_BCHW: torch.Tensor, step: int) -> object:
+        value, metrics = loss(x_BCHW, step)
+        assert value.item() > 0
+        return value, metrics
+
+    monkeypatch.setattr(waiting.network, "train_loss", waits)
+    assert on_cuda(waiting, 8) == on_cuda(learner(replace(place, cuda_graph=False)), 8)
+    assert "cannot be recorded" in capsys.readouterr().err

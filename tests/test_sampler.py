@@ -244,8 +244,13 @@ def test_rows_after_the_first_are_the_same_operations(variant: str, output: str,
         recorded = []
         for number in range(4):
             places = {id(t): t.data_ptr() for t in (rows.levels_WBC, rows.gumbel_BWCV, rows.given_WBC)}
+            buffers: dict[int, Tensor] = {}
+            collect(rows.state, buffers)
             with Recorder() as recorder:
                 rows.next_row(first=number == 0)
+            after: dict[int, Tensor] = {}
+            collect(rows.state, after)
+            assert buffers.keys() == after.keys(), "nothing of the state has moved"
             assert places == {
                 id(t): t.data_ptr() for t in (rows.levels_WBC, rows.gumbel_BWCV, rows.given_WBC)
             }

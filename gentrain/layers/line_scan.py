@@ -98,11 +98,11 @@ def diagonals(height: int, width: int) -> Lines:
 def line_scan(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> Tensor:
     """h of every pixel, (G, P, B, C), in line order as `pre` is. Gates are in the order i, f, o, g.
 
-    `pre` is overwritten: it is to be a fresh result that nothing else needs. (Were it needed for some
-    gradient, autograd would notice.)
+    `pre` is overwritten: it must be a fresh result that nothing else needs, not a leaf. (If it is needed for
+    some other gradient, autograd raises.)
 
     Differentiable once, with respect to `pre` and the weights. Under autocast everything is in the precision
-    of `pre` but the cells, which are float32 at least.
+    of `pre`, but cells are kept and added up in float32 at least.
     """
     return _LineScan.apply(pre_GPBD, weight_GTCD.to(pre_GPBD.dtype), lines)
 

@@ -1,6 +1,6 @@
 """What a PixelRNN's layers keep of pictures that are being drawn: `row`, then `pixel` for each column.
 
-Legend: L layers, B batch, W columns, V = W and padding, C width of an LSTM, F = 2*C features between the
+Legend: L layers, B batch, W columns, N = W and padding, C width of an LSTM, F = 2*C features between the
 layers, D = 4*C gates (i, f, o, g), K numbers that enter a product, E features of an embedded pixel, S
 features handed to the head.
 
@@ -14,16 +14,27 @@ Doubling is exact.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from gentrain.layers.causal import ShiftedConv
 from gentrain.layers.masked import MaskedConv, MaskedConvCache, product
 
-# Of one layer at one pixel: what comes from above (B, D), the window (B, K) and its weights (K, D); the cells
-# and the outputs (B, C); the features (B, F), all outputs that are added to them (B, K) and by which weights
-# (K, F), and where the sum goes (B, F).
-_Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+class _Step(NamedTuple):
+    """What one layer works on at one pixel: views made once, not at each pixel."""
+
+    above_BD: Tensor  # what the state of the row above adds to the gates
+    window_BK: Tensor  # the input and the state to the left
+    weight_KD: Tensor
+    c_BC: Tensor
+    h_BC: Tensor
+    x_BF: Tensor  # the layer's input, and what is added to it: outputs and their weights
+    outputs_BK: Tensor
+    up_KF: Tensor
+    next_BF: Tensor  # where the sum goes
 
 
 class _Pixels:
@@ -31,7 +42,7 @@ class _Pixels:
 
     def __init__(self, first: MaskedConv, last: ShiftedConv, batch: int, width: int, like: Tensor) -> None:
         channels = last.weight_OIRK.shape[1] // 2
-        self.first = MaskedConvCache(first, batch, width, like)
+        self.embedded = MaskedConvCache(first, batch, width, like)
         self.last_FS, self.last_bias_S = product(last, like)
         self.pre_BD = like.new_empty(batch, 4 * channels)
         self.i, self.f, self.o, self.g = self.pre_BD.chunk(4, dim=1)
@@ -42,14 +53,14 @@ class _Pixels:
 
     def row(self, above_BWE: Tensor | None) -> None:
         if above_BWE is not None:
-            self.first.rows.inside_BWF.copy_(above_BWE)
-        self.first.row()
+            self.embedded.rows.inside_BWF.copy_(above_BWE)
+        self.embedded.row()
 
     def pixel(self, column: int, left_BE: Tensor | None, x_BF: Tensor, steps: list[_Step]) -> Tensor:
         """Features (B, S); the first layer's input goes to `x_BF`."""
         if left_BE is not None:
-            self.first.rows.at(column - 1).copy_(left_BE)
-        x_BF.copy_(self.first.pixel(column))
+            self.embedded.rows.at(column - 1).copy_(left_BE)
+        x_BF.copy_(self.embedded.pixel(column))
         pre_BD, i, f, o, g, s, half = (
             self.pre_BD, self.i, self.f, self.o, self.g, self.squashed_BC, self.half
         )  # fmt: skip
@@ -97,22 +108,22 @@ class RowLSTMCache:
         self.bias_L1D = _doubled(bias_GLD[0], twice_D)[:, None]
         self.up_LCF = (2 * up_LCF).contiguous()
         self.from_above_LBWD = like.new_zeros(layers, batch, width, depth)
-        self.x_LBVF = like.new_zeros(layers, batch, width + 1, 2 * channels)  # a column of zeros before
-        self.h_LBVC = like.new_zeros(layers, batch, width + 2, channels)  # and on both sides
+        self.x_LBNF = like.new_zeros(layers, batch, width + 1, 2 * channels)  # a column of zeros before
+        self.h_LBNC = like.new_zeros(layers, batch, width + 2, channels)  # and on both sides
         self.c_LWBC = like.new_zeros(layers, width, batch, channels, dtype=_wide(like))
         self.steps = [self._steps(column) for column in range(width)]
 
     def _steps(self, column: int) -> list[_Step]:
-        inputs_BF = [*self.x_LBVF[:, :, column + 1], self.pixels.out_BF]
+        inputs_BF = [*self.x_LBNF[:, :, column + 1], self.pixels.out_BF]
         return [
-            (
+            _Step(
                 self.from_above_LBWD[layer, :, column],
-                self.x_LBVF[layer, :, column : column + 2].flatten(1),
+                self.x_LBNF[layer, :, column : column + 2].flatten(1),
                 self.input_LKD[layer],
                 self.c_LWBC[layer, column],
-                self.h_LBVC[layer, :, column + 1],
+                self.h_LBNC[layer, :, column + 1],
                 inputs_BF[layer],
-                self.h_LBVC[layer, :, column + 1],
+                self.h_LBNC[layer, :, column + 1],
                 self.up_LCF[layer],
                 inputs_BF[layer + 1],
             )
@@ -122,12 +133,12 @@ class RowLSTMCache:
     def row(self, above_BWE: Tensor | None) -> None:
         """Begin a row, given the embedded one above: what its state adds to all gates, as one product."""
         self.pixels.row(above_BWE)
-        window_LMK = self.h_LBVC.unfold(2, 3, 1).flatten(3).flatten(1, 2)
+        window_LMK = self.h_LBNC.unfold(2, 3, 1).flatten(3).flatten(1, 2)
         torch.baddbmm(self.bias_L1D, window_LMK, self.state_LKD, out=self.from_above_LBWD.flatten(1, 2))
 
     def pixel(self, column: int, left_BE: Tensor | None) -> Tensor:
         """Features (B, S) of the pixel at a column, given the embedded pixel to its left."""
-        return self.pixels.pixel(column, left_BE, self.x_LBVF[0, :, column + 1], self.steps[column])
+        return self.pixels.pixel(column, left_BE, self.x_LBNF[0, :, column + 1], self.steps[column])
 
 
 class DiagonalCache:
@@ -160,24 +171,24 @@ class DiagonalCache:
         self.c_LBC = like.new_zeros(layers, batch, channels, dtype=_wide(like))
         # Side by side: a pixel's features; the output of the pixel to its left; and the output of the scan
         # from the right one row above that pixel. Products take their inputs from here.
-        self.slots_LVBK = like.new_zeros(layers, width + 1, batch, 4 * channels)
-        self.x_LWBF = self.slots_LVBK[:, :-1, :, : 2 * channels]
-        self.h_LWBC = self.slots_LVBK[:, 1:, :, 2 * channels : 3 * channels]
-        self.right_LWBC = self.slots_LVBK[:, 1:, :, 3 * channels :]
+        self.slots_LNBK = like.new_zeros(layers, width + 1, batch, 4 * channels)
+        self.x_LWBF = self.slots_LNBK[:, :-1, :, : 2 * channels]
+        self.h_LWBC = self.slots_LNBK[:, 1:, :, 2 * channels : 3 * channels]
+        self.right_LWBC = self.slots_LNBK[:, 1:, :, 3 * channels :]
         self.steps = [self._steps(column) for column in range(width)]
 
     def _steps(self, column: int) -> list[_Step]:
         inputs_BF = [*self.x_LWBF[:, column], self.pixels.out_BF]
         channels = self.c_LBC.shape[-1]
         return [
-            (
+            _Step(
                 self.from_above_LWBD[layer, column],
-                self.slots_LVBK[layer, column, :, : 3 * channels],
+                self.slots_LNBK[layer, column, :, : 3 * channels],
                 self.pixel_LKD[layer],
                 self.c_LBC[layer],
                 self.h_LWBC[layer, column],
                 inputs_BF[layer],
-                self.slots_LVBK[layer, column + 1, :, 2 * channels :],
+                self.slots_LNBK[layer, column + 1, :, 2 * channels :],
                 self.up_LKF[layer],
                 inputs_BF[layer + 1],
             )

@@ -45,8 +45,8 @@ class Minimize:
             self.parts["ema"] = self.average
         self.model: nn.Module = self.average.module if self.average is not None else self.network
         self.generative = cast(Generative, self.model)
-        # A compiled network has recordings of its own.
-        replayed = place.cuda_graph and not place.compile and isinstance(network, SameEachStep)
+        same = isinstance(network, SameEachStep) and network.same_each_step
+        replayed = place.cuda_graph and not place.compile and same
         self.replayed = Replayed(lambda x_BCHW: self._gradients(x_BCHW, 0)) if replayed else None
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:

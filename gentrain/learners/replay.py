@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gentrain.learners import Metrics
+from gentrain.recording import record
 
 Gradients = Callable[[Tensor], Metrics]
 
@@ -24,7 +25,8 @@ WARM_STEPS = 3
 class Replayed:
     """Calls `gradients`, which must leave new gradients in the parameters, by replay where that is possible.
 
-    All batches must have one shape. Where recording fails, one line says so, and steps go on unrecorded.
+    All batches must have one shape. Where recording fails, one line says so, and steps go on unrecorded. A
+    recording keeps the memory of its activations for as long as it lives.
     """
 
     def __init__(self, gradients: Gradients) -> None:
@@ -47,24 +49,14 @@ class Replayed:
         static_BCHW = x_BCHW.clone()
         try:
             self._replay = record(lambda: self._gradients(static_BCHW))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             self._possible = False
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            # The capture's own end fails, too, and says less than what made it fail.
+            lines = str(error.__context__ or error).strip().splitlines() or [type(error).__name__]
+            reason = lines[0]
             sentence = f"device.cuda_graph: a step cannot be recorded ({reason}); going on without"
             print(sentence, file=sys.stderr)
         else:
             self._static_BCHW = static_BCHW
-
-
-def record(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
-    """Record `run` as a CUDA graph, without running it. What is returned replays it into the same tensors."""
-    graph = torch.cuda.CUDAGraph()
-    # A thread that reads pictures ahead may use CUDA meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        metrics = run()
-
-    def replay() -> Metrics:
-        graph.replay()
-        return metrics
-
-    return replay

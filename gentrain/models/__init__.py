@@ -31,7 +31,7 @@ class Generative(Protocol):
 class SameEachStep(Protocol):
     """`train_loss` is the same operations at every step and never waits for the device: recordable."""
 
-    same_each_step: Literal[True]
+    same_each_step: bool
 
 
 @runtime_checkable
