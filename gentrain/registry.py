@@ -20,11 +20,13 @@ class Family:
 
     model: str
     learner: str
+    has_best: bool = True  # its learner has a headline, on which best.pt is chosen
 
 
 MODELS = {
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
     "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
+    "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", has_best=False),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",

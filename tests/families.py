@@ -8,6 +8,16 @@ from typing import Any
 import torch
 
 FAMILIES: dict[str, list[str]] = {
+    "gan": [
+        "model=gan",
+        "model.latent_dim=4",
+        "model.width=4",
+        "model.max_width=8",
+        "model.group_width=4",
+        "model.alarm_every_steps=2",
+        "model.alarm_after_steps=0",
+        "model.alarm_checks=2",
+    ],
     "pixelcnn": [
         "model=pixelcnn",
         "model.width=4",

@@ -44,9 +44,11 @@ class Minimize:
             self.parts["ema"] = self.average
         self.model: nn.Module = self.average.module if self.average is not None else self.network
         self.generative = cast(Generative, self.model)
+        self.watch = None
+        self.lr_scale = 1.0
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
-        lr = self.optimizer_settings.lr_at(step)
+        lr = self.optimizer_settings.lr_at(step) * self.lr_scale
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         metrics = self._gradients(next_batch().contiguous(memory_format=self.place.memory_format), step)
@@ -95,5 +97,8 @@ class Minimize:
         with self.place.autocasting():
             return self.model.reconstruct(x_BCHW)
 
-    def headline(self) -> str:
+    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
+        return None
+
+    def headline(self) -> str | None:
         return "bits_per_dim" if self.generative.likelihood_kind is not None else "mse"
