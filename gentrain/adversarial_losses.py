@@ -131,6 +131,6 @@ def one_centred(squared_B: Tensor, weight: float) -> Tensor:
 
 
 def between(real_BCHW: Tensor, fake_BCHW: Tensor) -> Tensor:
-    """A point on the line between each real and a fake picture, uniform on it: arXiv 1704.00028, algorithm 1."""
+    """A point between each real and a fake picture, uniform on the line: arXiv 1704.00028, algorithm 1."""
     t_B111 = torch.rand(len(real_BCHW), 1, 1, 1, device=real_BCHW.device)
     return torch.lerp(real_BCHW, fake_BCHW, t_B111)

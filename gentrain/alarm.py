@@ -36,7 +36,7 @@ class WatchSettings:
 
 
 class RandomFeatures(nn.Module):
-    """Pictures (B, C, H, W) about in [-1, 1] -> features (B, F). Drawn from a seed of their own, never trained."""
+    """Pictures (B, C, H, W) about in [-1, 1] -> features (B, F). From a seed of their own, never trained."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class GameWatch:
 
     @torch.no_grad()
     def check(self, step: int, real_BCHW: Tensor, fake_BCHW: Tensor) -> None:
-        """One check after `step` steps; pictures about in [-1, 1], the fakes from latents that never change."""
+        """One check after `step` steps; pictures about in [-1, 1], fakes from latents that never change."""
         settings = self.settings
         real, fake = (mean_distance(self._features(x.float())) for x in (real_BCHW, fake_BCHW))
         # Real pictures that are all the same leave nothing to collapse from.
@@ -112,9 +112,9 @@ class GameWatch:
         checks, every = self.settings.checks, self.settings.every_steps
         if self._alike and self._alike % checks == 0:
             return (
-                f"the generator has collapsed: its pictures differ {self.diversity:.2g} times as much as real ones, "
-                f"below model.alarm_diversity={self.settings.diversity:g} for {self._alike} checks of {every} "
-                "steps; try a larger model.gamma or a lower optimizer.lr"
+                f"the generator has collapsed: its pictures differ {self.diversity:.2g} times as much as "
+                f"real ones, below model.alarm_diversity={self.settings.diversity:g} for {self._alike} "
+                f"checks of {every} steps; try a larger model.gamma or a lower optimizer.lr"
             )
         if self._winning and self._winning % checks == 0:
             return (

@@ -1,8 +1,8 @@
 """What the loop does when training has gone wrong, as train.on_alarm says: warn, stop, or go back.
 
-To go back is to load the newest checkpoint from before it went wrong, with everything in it, and to go on with
-half the learning rates and other random numbers. How often that was done is part of the checkpoint, so a run
-that is killed meanwhile goes on as it would have.
+To go back is to load the newest checkpoint from before it went wrong, with everything in it, and to go on
+with half the learning rates and other random numbers. How often that was done is part of the checkpoint, so
+a run that is killed meanwhile goes on as it would have.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ LR_FACTOR = 0.5  # of all learning rates, each time
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is wrong and what to try, in one line; whether there is no use in going on; until when all was well."""
+    """Something that calls for an answer."""
 
-    sentence: str
-    fatal: bool
-    sound_step: int
+    sentence: str  # what is wrong and what to try, in one line
+    fatal: bool  # there is no use in going on
+    sound_step: int  # until when all was known to be well
 
 
 def respond(this: Fit, state: State, trouble: Trouble) -> bool:
-    """Do as train.on_alarm says. True if the run was set back, to a step with nothing left to do after it.
+    """Do as train.on_alarm says. True if the run was set back.
 
-    Raises RunFailed to stop: as asked for, or because there is nothing to go back to, or none of the tries left.
+    Raises RunFailed to stop: as asked for, or because there is nothing to go back to, or no try left.
     """
     settings = this.settings
     if settings.on_alarm == "warn" and not trouble.fatal:
@@ -41,8 +41,7 @@ def respond(this: Fit, state: State, trouble: Trouble) -> bool:
         raise RunFailed(f"stopped: {trouble.sentence}; {_last_sound(this, trouble)}")
     if state.rollbacks >= settings.max_rollbacks:
         raise RunFailed(
-            f"stopped after {state.rollbacks} rollbacks: {trouble.sentence}; "
-            f"{_last_sound(this, trouble)}"
+            f"stopped after {state.rollbacks} rollbacks: {trouble.sentence}; {_last_sound(this, trouble)}"
         )
     stored = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
     if stored is None:

@@ -183,7 +183,9 @@ def _sample(this: Fit, state: State) -> bool:
         pairs = torch.stack([originals, rebuilt.to(originals.device)], 1).flatten(0, 1)
         this.tracker.pictures(state.step, "reconstructions", to_picture(pairs, levels))
     if state.step == this.settings.max_steps:
-        between = this.learner.interpolate(INTERPOLATIONS, INTERPOLATIONS, generator(this.seed, "interpolate"))
+        between = this.learner.interpolate(
+            INTERPOLATIONS, INTERPOLATIONS, generator(this.seed, "interpolate")
+        )
         if between is not None:
             this.tracker.pictures(state.step, "interpolation", to_picture(between, levels))
     return True

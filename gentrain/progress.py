@@ -73,7 +73,9 @@ class Display:
     def figures(self, step: int, values: Mapping[str, float]) -> None:
         shown = {name: values[tag] for name, tag in COLUMNS.items() if tag in values}
         if "G loss" in shown:
-            shown.pop("loss", None)  # the sum of both players' losses, of which only that it is finite matters
+            shown.pop(
+                "loss", None
+            )  # the sum of both players' losses, of which only that it is finite matters
         digits = 4 if len(shown) <= 4 else 3  # all on one line
         text = "  ".join(f"{name} {value:.{digits}g}" for name, value in shown.items())
         if self._bar and text:

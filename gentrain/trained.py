@@ -51,10 +51,10 @@ def find_checkpoint(run: str | Path, which: str) -> Path:
 def _check_has_best(run: Path) -> None:
     """UserError if no checkpoint of this family can be called the best one."""
     model = read_config(run).get("model")
-    family = registry.MODELS.get(model.get("name", "")) if isinstance(model, Mapping) else None
-    if family is not None and not family.has_best:
+    name = str(model.get("name")) if isinstance(model, Mapping) else ""
+    if name in registry.MODELS and not registry.MODELS[name].has_best:
         raise UserError(
-            f"{run} has no best checkpoint: no figure says yet which step of a {model['name']} is best; "
+            f"{run} has no best checkpoint: no figure says yet which step of a {name} is best; "
             "use checkpoint=last, or one file of its checkpoints"
         )
 

@@ -34,7 +34,7 @@ def _uniform(x_BCHW: Tensor) -> Tensor:
 
 
 def color(x_BCHW: Tensor) -> Tensor:
-    """Brightness moved by up to 0.5; distance from grey times 0 .. 2; distance from the mean times 0.5 .. 1.5."""
+    """Brightness moved by up to 0.5; distance from grey times 0 .. 2, from the mean times 0.5 .. 1.5."""
     x_BCHW = x_BCHW + _uniform(x_BCHW) - 0.5
     grey_B1HW = x_BCHW.mean(1, keepdim=True)
     x_BCHW = grey_B1HW + (x_BCHW - grey_B1HW) * 2 * _uniform(x_BCHW)

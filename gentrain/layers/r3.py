@@ -12,6 +12,7 @@ not change how far a step of the optimizer moves the output.
 Legend: B batch, C channels, H height, W width, Z latent dimensions.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,9 @@ class ResidualBlock(nn.Module):
 
 
 def stage(width: int, block: Block, stages: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width, block, stages * block.per_stage) for _ in range(block.per_stage)))
+    return nn.Sequential(
+        *(ResidualBlock(width, block, stages * block.per_stage) for _ in range(block.per_stage))
+    )
 
 
 class Basis(nn.Module):
@@ -117,7 +120,7 @@ class R3Generator(nn.Module):
         super().__init__()
         self.basis = Basis(latent_dim, widths[0], size)
         self.stages = nn.ModuleList(stage(width, block, len(widths)) for width in widths)
-        self.transitions = nn.ModuleList(transition(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.transitions = nn.ModuleList(transition(a, b) for a, b in itertools.pairwise(widths))
         self.to_patches = conv(widths[-1], channels * patch**2, 1, 1, 1.0)
         self.patch = patch
 
@@ -139,9 +142,7 @@ class R3Discriminator(nn.Module):
         self.from_patches = conv(channels * patch**2, largest_first[0], 1, 1, 1.0)
         self.patch = patch
         self.stages = nn.ModuleList(stage(width, block, len(widths)) for width in largest_first)
-        self.transitions = nn.ModuleList(
-            transition(a, b) for a, b in zip(largest_first, largest_first[1:], strict=False)
-        )
+        self.transitions = nn.ModuleList(transition(a, b) for a, b in itertools.pairwise(largest_first))
         # The basis's counterpart: what each channel looks like against a learned picture of its own.
         self.compare = nn.Conv2d(widths[0], widths[0], size, groups=widths[0], bias=False)
         nn.init.normal_(self.compare.weight, std=(size[0] * size[1]) ** -0.5)

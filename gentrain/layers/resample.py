@@ -19,7 +19,7 @@ def upsample(x_BCHW: Tensor) -> Tensor:
 
 
 def downsample(x_BCHW: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H/2, W/2), H and W even: [1, 2, 1] / 4 along each side, then every other pixel."""
+    """(B, C, H, W) -> (B, C, H/2, W/2), H and W even: [1, 2, 1] / 4 along each side, every other pixel."""
     channels = x_BCHW.shape[1]
     taps = x_BCHW.new_tensor([0.25, 0.5, 0.25])
     kernel = (taps[:, None] * taps).expand(channels, 1, 3, 3)

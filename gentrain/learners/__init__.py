@@ -55,7 +55,7 @@ class Learner(Protocol):
         """uint8 levels (B, C, H, W), or None for a family that has no reconstructions."""
 
     def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
-        """uint8 levels (rows * columns, C, H, W) of the averaged model, or None for a family that has none."""
+        """uint8 levels (rows * columns, C, H, W) of the averaged model, or None where there are none."""
 
     def headline(self) -> str | None:
         """The evaluated figure, as in the tags, on which the best checkpoint is chosen; less is better.

@@ -46,7 +46,9 @@ class Adversarial:
         self.game = cast(Game, self.network)
         self.rules: Rules = self.game.rules
         self.players = {"generator": self.game.generator, "discriminator": self.game.discriminator}
-        self.optimizers = {name: optimizer.build(player.parameters()) for name, player in self.players.items()}
+        self.optimizers = {
+            name: optimizer.build(player.parameters()) for name, player in self.players.items()
+        }
         _check_betas(self.optimizers["discriminator"], self.rules)
         self.beta2s = self._set_discriminator_betas()
         self.watch = GameWatch(self.rules.watch, shape.channels, place.device)
@@ -67,7 +69,7 @@ class Adversarial:
             # What is looked at: the averaged generator beside the discriminator as it is.
             self.model = copy.copy(self.network)
             self.model._modules = dict(self.network._modules)
-            self.model.generator = self.average.module["generator"]
+            self.model.generator = cast(nn.ModuleDict, self.average.module)["generator"]
         self.shown = cast(Game, self.model)
         if place.compile:
             self._compile()
@@ -158,11 +160,14 @@ class Adversarial:
         if self.rules.loss.probability == "single":
             figures |= {"d_real": real_B.sigmoid().mean(), "d_fake": fake_B.sigmoid().mean()}
         elif self.rules.loss.probability == "pair":
-            figures |= {"d_real": (real_B - fake_B).sigmoid().mean(), "d_fake": (fake_B - real_B).sigmoid().mean()}
+            figures |= {
+                "d_real": (real_B - fake_B).sigmoid().mean(),
+                "d_fake": (fake_B - real_B).sigmoid().mean(),
+            }
         return figures
 
     def _generator_step(self, real_BCHW: Tensor) -> dict[str, Tensor]:
-        """One update against the discriminator as it is; real pictures are looked at by relativistic losses."""
+        """One update against the discriminator as it is; relativistic losses look at real pictures too."""
         discriminator, loss = self.game.discriminator, self.rules.loss
         optimizer, totals = self.optimizers["generator"], dict[str, Tensor]()
         optimizer.zero_grad()

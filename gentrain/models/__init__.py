@@ -29,7 +29,7 @@ class Generative(Protocol):
 
 
 class Game(Protocol):
-    """An nn.Module of two players that learn against each other; constructed from an ImageShape and settings."""
+    """An nn.Module of two players that learn against each other; constructed as a Generative is."""
 
     likelihood_kind: None
     generator: nn.Module  # latents (n, Z) -> pictures (n, C, H, W), floats about in [-1, 1]

@@ -92,7 +92,7 @@ class GAN(nn.Module):
             self.generator = R3Generator(latent_dim, shape.channels, widths, size, block, patch)
             self.discriminator = R3Discriminator(shape.channels, widths, size, block, patch)
         else:
-            if not (28 <= min(shape.chw[1:]) and max(shape.chw[1:]) <= 128):
+            if not (min(shape.chw[1:]) >= 28 and max(shape.chw[1:]) <= 128):
                 raise UserError(
                     f"model.network=dcgan takes pictures of 28 to 128 pixels a side, but these are "
                     f"{shape.height}x{shape.width}; set data.size, or model.network=r3"
@@ -151,7 +151,9 @@ def smallest_size(shape: ImageShape, patch: int) -> tuple[tuple[int, int], int]:
     doublings = 0
     while min(height, width) > SMALLEST[1] * patch and height % 2 == width % 2 == 0:
         height, width, doublings = height // 2, width // 2, doublings + 1
-    if not SMALLEST[0] * patch <= min(height, width) <= SMALLEST[1] * patch or (height % patch or width % patch):
+    if not SMALLEST[0] * patch <= min(height, width) <= SMALLEST[1] * patch or (
+        height % patch or width % patch
+    ):
         raise UserError(
             f"model=gan makes pictures by doubling 4 to 7 pixels a side, which cannot give {shape.height}x"
             f"{shape.width}; set data.size to 28, 32, 40, 48, 56, 64, 80, 96, 112 or 128"
