@@ -122,6 +122,9 @@ class R3Generator(nn.Module):
         self.stages = nn.ModuleList(stage(width, block, len(widths)) for width in widths)
         self.transitions = nn.ModuleList(transition(a, b) for a, b in itertools.pairwise(widths))
         self.to_patches = conv(widths[-1], channels * patch**2, 1, 1, 1.0)
+        # All pixels of a patch the same at first: else a new network's pictures are chequered, and stay so.
+        same = self.to_patches.weight[:: patch**2].repeat_interleave(patch**2, 0)
+        self.to_patches.weight = nn.Parameter(same.detach().clone())
         self.patch = patch
 
     def forward(self, z_BZ: Tensor) -> Tensor:
