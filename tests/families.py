@@ -11,8 +11,7 @@ FAMILIES: dict[str, list[str]] = {
     "gan": [
         "model=gan",
         "model.latent_dim=4",
-        "model.width=4",
-        "model.max_width=8",
+        "model.widths=[8,4]",
         "model.group_width=4",
         "model.alarm_every_steps=2",
         "model.alarm_after_steps=0",

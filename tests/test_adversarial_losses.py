@@ -133,7 +133,6 @@ def test_the_penaltys_gradient_against_finite_differences(name: str, penalty: st
 
     parameters = dict(network.named_parameters())
     gradients = torch.autograd.grad(value(), list(parameters.values()), allow_unused=True)
-    checked = 0
     for (key, parameter), gradient in zip(parameters.items(), gradients, strict=True):
         direction, step = torch.randn_like(parameter), 1e-6
         with torch.no_grad():
@@ -145,8 +144,8 @@ def test_the_penaltys_gradient_against_finite_differences(name: str, penalty: st
         numeric = (after - before) / (2 * step)
         exact = 0.0 if gradient is None else (gradient * direction).sum().item()
         assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-6), key
-        checked += abs(numeric) > 1e-4
-    assert checked > len(parameters) // 2
+        # Biases only move where the network bends, so their part is zero almost everywhere.
+        assert (abs(numeric) > 1e-4) == (parameter.ndim > 1), key
 
 
 def value_of(function) -> float:  # type: ignore[no-untyped-def]

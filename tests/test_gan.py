@@ -36,7 +36,7 @@ CPU = Place(torch.device("cpu"), None, False, False)
 def settings(**changes: object) -> dict[str, Any]:
     values = yaml.safe_load(CONFIG.read_text())["model"]
     assert values.pop("name") == "gan"
-    return {**values, "width": 4, "max_width": 8, "group_width": 4, "latent_dim": 4, **changes}
+    return {**values, "widths": [8, 4], "group_width": 4, "latent_dim": 4, **changes}
 
 
 def gan(shape: ImageShape = SHAPE, **changes: object) -> GAN:

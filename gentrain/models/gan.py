@@ -49,8 +49,7 @@ class GAN(nn.Module):
         discriminator_betas: tuple[Fraction, Fraction] | None,
         network: Literal["r3", "dcgan"],
         latent_dim: Annotated[int, AtLeast(1)],
-        width: Annotated[int, AtLeast(1)],
-        max_width: Annotated[int, AtLeast(1)],
+        widths: list[Annotated[int, AtLeast(1)]],
         blocks: Annotated[int, AtLeast(1)],
         expansion: Annotated[int, AtLeast(1)],
         group_width: Annotated[int, AtLeast(1)] | None,
@@ -87,10 +86,10 @@ class GAN(nn.Module):
         if network == "r3":
             block = Block(blocks, expansion, group_width)
             size, doublings = smallest_size(shape, patch)
-            widths = stage_widths(doublings + 1, width, max_width)
-            _check_groups(widths, block)
-            self.generator = R3Generator(latent_dim, shape.channels, widths, size, block, patch)
-            self.discriminator = R3Discriminator(shape.channels, widths, size, block, patch)
+            of_stages = stage_widths(doublings + 1, widths)
+            _check_groups(of_stages, block)
+            self.generator = R3Generator(latent_dim, shape.channels, of_stages, size, block, patch)
+            self.discriminator = R3Discriminator(shape.channels, of_stages, size, block, patch)
         else:
             if not (min(shape.chw[1:]) >= 28 and max(shape.chw[1:]) <= 128):
                 raise UserError(
@@ -98,10 +97,10 @@ class GAN(nn.Module):
                     f"{shape.height}x{shape.width}; set data.size, or model.network=r3"
                 )
             size, doublings = smallest_size(shape, 1)
-            widths = stage_widths(doublings, width, max_width)
+            of_stages = stage_widths(doublings, widths)
             batch_norm = self.rules.loss.penalty == "none"
-            self.generator = DCGANGenerator(latent_dim, shape.channels, widths, size)
-            self.discriminator = DCGANDiscriminator(shape.channels, widths, size, batch_norm)
+            self.generator = DCGANGenerator(latent_dim, shape.channels, of_stages, size)
+            self.discriminator = DCGANDiscriminator(shape.channels, of_stages, size, batch_norm)
 
     # -- noise
 
@@ -161,9 +160,11 @@ def smallest_size(shape: ImageShape, patch: int) -> tuple[tuple[int, int], int]:
     return (height // patch, width // patch), doublings
 
 
-def stage_widths(stages: int, width: int, max_width: int) -> list[int]:
-    """Channels of each stage, the smallest size first: `width` at the largest, doubled with each halving."""
-    return [min(width * 2 ** (stages - 1 - number), max_width) for number in range(stages)]
+def stage_widths(stages: int, widths: list[int]) -> list[int]:
+    """Channels of each stage, the smallest size first; the last one given is that of all further stages."""
+    if not widths:
+        raise UserError("model.widths=[] is not possible; give the channels of at least one stage")
+    return [widths[min(number, len(widths) - 1)] for number in range(stages)]
 
 
 def _check_groups(widths: list[int], block: Block) -> None:
