@@ -31,6 +31,7 @@ from gentrain.settings import Schedule, Train
 SHAPE = ImageShape(2, 1, 1)
 SPACING, STD = 0.4, 0.02
 LATENT_DIM = 2
+TEST_STEPS = 2000
 
 RULES = Rules(
     loss=LOSSES["r3gan"],
