@@ -1,10 +1,11 @@
-"""Has the game gone wrong? Collapse and a discriminator that wins, found while they happen.
+"""Has the game gone wrong? Collapse, divergence and a discriminator that wins, found while they happen.
 
     diversity = mean |f(g_i) - f(g_j)| / mean |f(x_i) - f(x_j)|      over pairs i < j
 
 g: the generator's pictures from latents that stay the same all through training; x: a batch of real ones;
 f: a small convolutional network with random weights that are the same for ever. Near 1 the generator's
-pictures differ as much from each other as real ones do; near 0 they are all alike: it has collapsed.
+pictures differ as much from each other as real ones do; near 0 they are all alike: it has collapsed; and far
+above 1 its values, which are not clamped here, have left the range of pictures: it has diverged.
 
 Legend: B batch, C channels, H height, W width, F features.
 """
@@ -77,7 +78,7 @@ class GameWatch:
         self.sound_step = 0
         self.diversity: float | None = None
         self._features = RandomFeatures(channels).to(device)
-        self._alike = self._winning = self._counted = 0
+        self._odd = self._winning = self._counted = 0
         self._right = torch.zeros((), device=device)
 
     def count(self, right: Tensor) -> None:
@@ -100,21 +101,28 @@ class GameWatch:
         right = float(self._right) / max(1, self._counted)
         self._right, self._counted = torch.zeros_like(self._right), 0
         if step > settings.after_steps:
-            alike = settings.diversity is not None and self.diversity < settings.diversity
+            lowest = settings.diversity
+            odd = lowest is not None and not lowest <= self.diversity <= 1 / lowest
             winning = settings.d_right is not None and right >= settings.d_right
-            self._alike = self._alike + 1 if alike else 0
+            self._odd = self._odd + 1 if odd else 0
             self._winning = self._winning + 1 if winning else 0
-        if self._alike == self._winning == 0:
+        if self._odd == self._winning == 0:
             self.sound_step = step
         self.raised = self._sentence(right)
 
     def _sentence(self, right: float) -> str | None:
         checks, every = self.settings.checks, self.settings.every_steps
-        if self._alike and self._alike % checks == 0:
+        if self._odd and self._odd % checks == 0:
+            assert self.diversity is not None
+            assert self.settings.diversity is not None
+            if self.diversity < 1:
+                what, where = "collapsed", f"below model.alarm_diversity={self.settings.diversity:g}"
+            else:
+                what, where = "diverged", f"above 1 / model.alarm_diversity={1 / self.settings.diversity:g}"
             return (
-                f"the generator has collapsed: its pictures differ {self.diversity:.2g} times as much as "
-                f"real ones, below model.alarm_diversity={self.settings.diversity:g} for {self._alike} "
-                f"checks of {every} steps; try a larger model.gamma or a lower optimizer.lr"
+                f"the generator has {what}: its pictures differ {self.diversity:.2g} times as much as real "
+                f"ones, {where}, for {self._odd} checks of {every} steps; try a larger model.gamma or a "
+                "lower optimizer.lr"
             )
         if self._winning and self._winning % checks == 0:
             return (
@@ -128,7 +136,7 @@ class GameWatch:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "alike": self._alike,
+            "odd": self._odd,
             "winning": self._winning,
             "counted": self._counted,
             "right": self._right,
@@ -138,7 +146,7 @@ class GameWatch:
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         self.raised = None
-        self._alike, self._winning = state_dict["alike"], state_dict["winning"]
+        self._odd, self._winning = state_dict["odd"], state_dict["winning"]
         self._counted = state_dict["counted"]
         self._right = state_dict["right"].to(self._right.device)
         self.diversity, self.sound_step = state_dict["diversity"], state_dict["sound_step"]

@@ -59,7 +59,7 @@ class GAN(nn.Module):
         alarm_every_steps: Annotated[int, AtLeast(1)],
         alarm_after_steps: Annotated[int, AtLeast(0)],
         alarm_checks: Annotated[int, AtLeast(1)],
-        alarm_diversity: Annotated[float, AtLeast(0)] | None,
+        alarm_diversity: Share | None,
         alarm_d_right: Share | None,
     ) -> None:
         super().__init__()
