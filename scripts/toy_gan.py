@@ -31,6 +31,7 @@ from gentrain.settings import Schedule, Train
 SHAPE = ImageShape(2, 1, 1)
 SPACING, STD = 0.4, 0.02
 LATENT_DIM = 2
+ZOOM = 10.0
 TEST_STEPS = 2000
 
 RULES = Rules(
@@ -71,6 +72,17 @@ def mlp(before: int, after: int, width: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+class Scale(nn.Module):
+    """So that a small network can tell what lies as near together as the modes do."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
 class PointGame(nn.Module):
     """A Game (see gentrain/models) of two fully connected players in the plane."""
 
@@ -80,7 +92,7 @@ class PointGame(nn.Module):
         super().__init__()
         self.rules = rules
         self.generator = nn.Sequential(mlp(LATENT_DIM, 2, width), nn.Unflatten(1, (2, 1, 1)))
-        self.discriminator = nn.Sequential(nn.Flatten(), mlp(2, 1, width), nn.Flatten(0))
+        self.discriminator = nn.Sequential(nn.Flatten(), Scale(ZOOM), mlp(2, 1, width), nn.Flatten(0))
 
     def latents(self, n: int, noise: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, LATENT_DIM, generator=noise)

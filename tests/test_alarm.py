@@ -282,7 +282,7 @@ def test_nothing_to_go_back_to(gentrain: Command, tiny: list[str]) -> None:
 
 
 def test_on_alarm_may_change_in_a_run_that_goes_on(gentrain: Command, tiny: list[str]) -> None:
-    gentrain(*tiny, *GAN, "run_dir=run", "train.max_steps=2")
+    gentrain(*tiny, *GAN, *STEPS, "run_dir=run", "train.max_steps=2")
     outcome = gentrain("resume=run", "train.max_steps=4", "train.on_alarm=rollback", "train.max_rollbacks=1")
     assert outcome.status == 0, outcome.err
 
