@@ -319,6 +319,7 @@ def test_batch_statistics_of_dcgan_are_not_moved_by_looking() -> None:
     assert_same(before, dict(players.network.state_dict()))
     players.train_step(batches(shape), 1)
     assert players.network.generator.training
+    assert players.network.discriminator.training
 
 
 # ---- runs

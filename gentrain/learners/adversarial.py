@@ -85,8 +85,9 @@ class Adversarial:
         seen = step * self.train_settings.batch_size
         lrs = self._set_schedules(step, seen)
         gamma = self.rules.gamma_at(seen)
-        if not self.network.training or not self.game.generator.training:
-            self.network.train()
+        for player in (self.game.generator, self.game.discriminator):
+            if not player.training:  # it was looked at
+                player.train()
         for _ in range(self.rules.discriminator_steps):
             real_BCHW = self._unit(next_batch())
             judged = self._discriminator_step(real_BCHW, gamma)
