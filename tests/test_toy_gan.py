@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -37,14 +38,16 @@ def test_the_toy_knows_its_own_modes() -> None:
     points = toy.mixture(10_000, torch.Generator().manual_seed(0))
     covered, near = toy.covered(points)
     assert covered == 25
-    assert near > 0.999  # P(a Rayleigh number < 4) = 1 - e^-8
+    assert near == pytest.approx(1 - math.exp(-4.5), abs=0.005)  # P(a Rayleigh number < 3)
     assert toy.covered(to_levels(toy.modes()[7:8].expand(100, 2), 256)[:, :, None, None]) == (1, 1.0)
 
 
 def test_r3gan_covers_all_25_gaussians() -> None:
+    """From a generator that knows at most a few, in a small budget: docs/gan.md has what a longer run reaches."""
+    assert toy.play(toy.RULES, seed=0, steps=1).covered <= 4
     outcome = toy.play(toy.RULES, seed=0, steps=toy.TEST_STEPS)
     assert outcome.covered == 25
-    assert outcome.near > 0.6
+    assert outcome.near > 0.4  # points spread evenly would have 0.28
 
 
 @pytest.mark.parametrize("loss", ["non_saturating", "minimax"])
@@ -88,7 +91,7 @@ def test_minimax_tells_a_poor_generator_nothing() -> None:
             replace(toy.RULES, loss=LOSSES[loss]), lr=1e-3, steps=300, batch_size=128, width=64
         )
         with torch.no_grad():
-            players.game.generator[0][-1].bias.fill_(3.0)  # far outside of the data
+            players.game.generator[0][-1].bias.fill_(3.0 * toy.ZOOM)  # far outside of the data
         for step in range(200):
             seed_everything(0, "train", step)
             figures = players._discriminator_step(toy.to_unit(toy.mixture(128), 256), 0.0)
