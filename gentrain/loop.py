@@ -78,6 +78,7 @@ def fit(this: Fit, state: State) -> State:
         trouble = _trouble(this, state.step, metrics, look)
         clock.stop(settings.batch_size)
         if trouble is not None and respond(this, state, trouble):
+            state.pending = _duties(this, state, state.pending)  # that the checkpoint has not done yet
             save(this, state)  # that it went back
             continue
         this.display.advance(state.step)
