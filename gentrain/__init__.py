@@ -19,15 +19,17 @@ __version__ = version("gentrain")
 __all__ = ["__version__", "load", "save_weights"]
 
 
-def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> TrainedRun:
-    """A trained run, with averaged weights where it has them.
+def load(
+    run: str | Path, *, checkpoint: str = "last", device: str = "auto", average: bool = True
+) -> TrainedRun:
+    """A trained run, with averaged weights where it has them, unless `average` is False.
 
     `run` is a run directory or one checkpoint file in it; `checkpoint` is "last" or "best".
     Raises UserError, with a sentence, if there is nothing to load.
     """
     from gentrain.trained import TrainedRun
 
-    return TrainedRun.open(run, checkpoint=checkpoint, device=device)
+    return TrainedRun.open(run, checkpoint=checkpoint, device=device, average=average)
 
 
 def save_weights(run: str | Path, file: str | Path, *, checkpoint: str = "last") -> None:

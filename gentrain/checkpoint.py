@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Checkpoint:
     best: dict[str, Any] | None = None
     pending: list[str] = field(default_factory=list)
     data_fingerprint: str = ""
+    rollbacks: int = 0  # how often the run has gone back after an alarm
 
 
 def file_name(step: int) -> str:
@@ -122,15 +124,11 @@ def load_to_go_on(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in newest_first(directory):
         if found is not None and path.name > file_name(found.step):
             path.rename(path.with_name(path.name + ".damaged"))
-    if best.is_file():
-        try:
-            later = found is None or load(best).step > found.step
-        except Damaged as error:
-            complaints.append(f"{best} is damaged ({error})")
-            best.rename(best.with_name("best.pt.damaged"))
-        else:
-            if later:
-                best.rename(best.with_name("best.pt.later"))
+    try:
+        set_best_aside(best, -1 if found is None else found.step)
+    except Damaged as error:
+        complaints.append(f"{best} is damaged ({error})")
+        best.rename(best.with_name("best.pt.damaged"))
     return found, complaints
 
 
@@ -144,6 +142,33 @@ def load_or_explain(path: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged or no checkpoint ({error}); choose another one") from error
 
 
-def prune(directory: Path, keep_last: int) -> None:
-    for path in newest_first(directory)[keep_last:]:
-        path.unlink()
+def prune(directory: Path, keep_last: int, keep_from: int | None = None) -> None:
+    """Drop all but the `keep_last` newest, and the newest one of step `keep_from` or before."""
+    found = newest_first(directory)
+    sound = None if keep_from is None else next((p for p in found if p.name <= file_name(keep_from)), None)
+    for path in found[keep_last:]:
+        if path != sound:
+            path.unlink()
+
+
+def go_back(directory: Path, last_step: int) -> Checkpoint | None:
+    """The newest whole checkpoint of `last_step` or before; None if there is none. Later ones are dropped."""
+    for path in newest_first(directory):
+        if path.name <= file_name(last_step):
+            try:
+                found = load(path)
+            except Damaged:
+                continue
+            for later in newest_first(directory):
+                if later.name > path.name:
+                    later.unlink()
+            with suppress(Damaged):
+                set_best_aside(directory / "best.pt", found.step)
+            return found
+    return None
+
+
+def set_best_aside(best: Path, step: int) -> None:
+    """Rename a best.pt from after `step`: it belongs to a future that may not come. Raises Damaged."""
+    if best.is_file() and load(best).step > step:
+        best.rename(best.with_name("best.pt.later"))

@@ -226,6 +226,8 @@ def refuse_code(config: Any, path: str = "") -> None:
 MAY_CHANGE = (
     "train.max_steps",
     "train.keep_last",
+    "train.on_alarm",
+    "train.max_rollbacks",
     "optimizer.lr",
     "device",
     "data.root",

@@ -20,6 +20,7 @@ from gentrain.checkpoint import Checkpoint
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.errors import RunFailed
+from gentrain.going_back import Trouble, lr_scale, noise_of_step, respond
 from gentrain.images import to_picture
 from gentrain.learners import Learner, Metrics
 from gentrain.progress import Display
@@ -30,6 +31,7 @@ from gentrain.signals import StopRequest
 from gentrain.tracking import Tracker
 
 RECONSTRUCTIONS = 32
+INTERPOLATIONS = 8  # from one picture to another, in as many steps
 
 
 @dataclass
@@ -39,6 +41,7 @@ class State:
     step: int = 0
     best: dict[str, Any] | None = None
     pending: list[str] = field(default_factory=list)
+    rollbacks: int = 0  # how often the run has gone back after an alarm
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,32 @@ class Fit:
 def fit(this: Fit, state: State) -> State:
     """Train from `state` to max_steps, or to the end of the step in which a stop is requested."""
     settings, clock = this.settings, _Clock()
+    this.learner.lr_scale = lr_scale(state)
     if state.pending:
         state.pending = _duties(this, state, state.pending)
         save(this, state)
     while state.step < settings.max_steps and not state.pending:
-        seed_everything(this.seed, "train", state.step)
+        seed_everything(this.seed, *noise_of_step(state))
         clock.start()
         metrics = this.learner.train_step(this.batches.at(state.step), state.step)
         state.step += 1
         logs, checks, saves = _due(settings, state.step)
-        if logs or saves or this.batches.images.device.type == "cpu":
-            _check_finite(metrics, state.step)
+        look = logs or saves or this.batches.images.device.type == "cpu"
+        trouble = _trouble(this, state.step, metrics, look)
         clock.stop(settings.batch_size)
+        if trouble is not None and respond(this, state, trouble):
+            state.pending = _duties(this, state, state.pending)  # that the checkpoint has not done yet
+            save(this, state)  # that it went back
+            continue
         this.display.advance(state.step)
         if logs:
             _log(this, state.step, metrics, clock)
         if checks:
             state.pending = _duties(this, state, checks)
         stopping = this.stop.requested  # asked once: what is decided upon it must agree
+        if stopping and not look and (trouble := _trouble(this, state.step, metrics, look=True)):
+            raise RunFailed(trouble.sentence)
         if saves or stopping:
-            _check_finite(metrics, state.step)
             save(this, state)
         if stopping:
             break
@@ -143,7 +152,10 @@ def _evaluate(this: Fit, state: State) -> bool:
     means = {f"valid/{name}": value.mean().item() for name, value in figures.items()}
     this.tracker.scalars(state.step, means)
     this.display.figures(state.step, means)
-    name = f"valid/{this.learner.headline()}"
+    headline = this.learner.headline()
+    if headline is None:
+        return True
+    name = f"valid/{headline}"
     if not math.isfinite(means[name]):
         raise RunFailed(f"{name} is {means[name]} at step {state.step}; {_last_good(this.run)}")
     if state.best is None or means[name] < state.best["value"]:
@@ -153,7 +165,10 @@ def _evaluate(this: Fit, state: State) -> bool:
 
 
 def _sample(this: Fit, state: State) -> bool:
-    """A grid of samples from the same noise all through training, and reconstructions. False if stopped."""
+    """A grid of samples from the same noise all through training, reconstructions, interpolations at the end.
+
+    False if stopped.
+    """
     count, batch_size = this.settings.sample_count, this.settings.batch_size
     noise = generator(this.seed, "sample")
     drawn: list[Tensor] = []
@@ -168,6 +183,12 @@ def _sample(this: Fit, state: State) -> bool:
     if rebuilt is not None:
         pairs = torch.stack([originals, rebuilt.to(originals.device)], 1).flatten(0, 1)
         this.tracker.pictures(state.step, "reconstructions", to_picture(pairs, levels))
+    if state.step == this.settings.max_steps:
+        between = this.learner.interpolate(
+            INTERPOLATIONS, INTERPOLATIONS, generator(this.seed, "interpolate")
+        )
+        if between is not None:
+            this.tracker.pictures(state.step, "interpolation", to_picture(between, levels))
     return True
 
 
@@ -176,10 +197,18 @@ def save(this: Fit, state: State, name: str | None = None) -> None:
     this.tracker.flush()
     parts = {key: part.state_dict() for key, part in this.learner.parts.items()}
     content = Checkpoint(
-        state.step, this.config_text, parts, state.best, list(state.pending), this.data_fingerprint
+        state.step,
+        this.config_text,
+        parts,
+        state.best,
+        list(state.pending),
+        this.data_fingerprint,
+        state.rollbacks,
     )
     checkpoint.save(this.run.checkpoints / (name or checkpoint.file_name(state.step)), content)
-    checkpoint.prune(this.run.checkpoints, this.settings.keep_last)
+    watch = this.learner.watch
+    keep_from = watch.sound_step if watch is not None and this.settings.on_alarm == "rollback" else None
+    checkpoint.prune(this.run.checkpoints, this.settings.keep_last, keep_from)
 
 
 def _log(this: Fit, step: int, metrics: Metrics, clock: _Clock) -> None:
@@ -189,15 +218,25 @@ def _log(this: Fit, step: int, metrics: Metrics, clock: _Clock) -> None:
     this.display.figures(step, values)
 
 
-def _check_finite(metrics: Metrics, step: int) -> None:
-    """RunFailed if a step's loss or gradient is not finite. A GPU is asked only now and then."""
-    loss, grad_norm, lr = (float(metrics[name]) for name in ("loss", "grad_norm", "lr"))
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise RunFailed(
-            f"training diverged at step {step}: loss {loss}, gradient norm {grad_norm}, "
-            f"learning rate {lr:g}; try a lower optimizer.lr, more "
-            "optimizer.warmup_steps or a smaller train.grad_clip"
-        )
+def _trouble(this: Fit, step: int, metrics: Metrics, look: bool) -> Trouble | None:
+    """What is wrong after a step: a loss or gradient that is not finite, or what the learner's watch says.
+
+    `look`: whether to ask for the step's figures, which a GPU has to be waited for.
+    """
+    watch = this.learner.watch
+    sound_step = step - 1 if watch is None else watch.sound_step
+    if look:
+        loss, grad_norm, lr = (float(metrics[name]) for name in ("loss", "grad_norm", "lr"))
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            sentence = (
+                f"training diverged at step {step}: loss {loss}, gradient norm {grad_norm}, "
+                f"learning rate {lr:g}; try a lower optimizer.lr, more "
+                "optimizer.warmup_steps or a smaller train.grad_clip"
+            )
+            return Trouble(sentence, True, sound_step)
+    if watch is not None and watch.raised is not None:
+        return Trouble(f"at step {step} {watch.raised}", False, sound_step)
+    return None
 
 
 def _last_good(run: RunDir) -> str:

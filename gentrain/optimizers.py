@@ -30,12 +30,17 @@ def adamw(
     weight_decay: NotNegative,
 ) -> Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101)."""
-    return AdamW(params, lr, betas, eps, weight_decay, fused=True)
+    return AdamW(params, lr, _floats(betas), eps, weight_decay, fused=True)
 
 
 def adam(params: Parameters, lr: float, *, betas: tuple[Fraction, Fraction], eps: NotNegative) -> Optimizer:
     """Adam (arXiv 1412.6980)."""
-    return Adam(params, lr, betas, eps, fused=True)
+    return Adam(params, lr, _floats(betas), eps, fused=True)
+
+
+def _floats(betas: tuple[float, float]) -> tuple[float, float]:
+    """A beta typed as 0 is a whole number, which torch does not take beside a float."""
+    return float(betas[0]), float(betas[1])
 
 
 def sgd(

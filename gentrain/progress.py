@@ -20,7 +20,19 @@ from rich.progress import (
 
 # One redraw a second: the drawing thread takes its time from training on a small machine.
 REDRAWS_PER_SECOND = 1
-COLUMNS = {"loss": "train/loss", "bits/dim": "train/bits_per_dim", "img/s": "perf/images_per_second"}
+COLUMNS = {
+    "loss": "train/loss",
+    "bits/dim": "train/bits_per_dim",
+    "D loss": "train/d_loss",
+    "G loss": "train/g_loss",
+    "D(x)": "train/d_real",
+    "D(G(z))": "train/d_fake",
+    "margin": "train/logit_margin",
+    "right real": "train/d_right_real",
+    "right fake": "train/d_right_fake",
+    "diversity": "train/diversity",
+    "img/s": "perf/images_per_second",
+}
 
 
 class Display:
@@ -59,7 +71,13 @@ class Display:
             self._bar.update(self._task, completed=step)
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
-        text = "  ".join(f"{name} {values[tag]:.4g}" for name, tag in COLUMNS.items() if tag in values)
+        shown = {name: values[tag] for name, tag in COLUMNS.items() if tag in values}
+        if "G loss" in shown:
+            shown.pop(
+                "loss", None
+            )  # the sum of both players' losses, of which only that it is finite matters
+        digits = 4 if len(shown) <= 4 else 3  # all on one line
+        text = "  ".join(f"{name} {value:.{digits}g}" for name, value in shown.items())
         if self._bar and text:
             self._bar.update(self._task, figures=text)
         elif text:

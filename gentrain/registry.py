@@ -20,12 +20,14 @@ class Family:
 
     model: str
     learner: str
+    has_best: bool = True  # its learner has a headline, on which best.pt is chosen
 
 
 MODELS = {
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
     "pixelcnn": Family("gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize"),
     "pixelrnn": Family("gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize"),
+    "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", has_best=False),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",

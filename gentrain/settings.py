@@ -23,6 +23,9 @@ class Train:
     save_every_steps: Every
     keep_last: Annotated[int, AtLeast(1)]
     sample_count: Annotated[int, AtLeast(1)]
+    # With values here, so that runs from before there were alarms can still be read.
+    on_alarm: Literal["warn", "stop", "rollback"] = "warn"
+    max_rollbacks: Annotated[int, AtLeast(1)] = 3
 
 
 @dataclass(frozen=True)

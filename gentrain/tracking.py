@@ -30,15 +30,23 @@ class Tracker:
 
     def __init__(self, directory: Path, start_step: int) -> None:
         self.directory = directory
-        self.latest: dict[str, float] = {}
         self.path = directory / "metrics.jsonl"
+        self._open(start_step)
+
+    def _open(self, start_step: int) -> None:
+        self.latest: dict[str, float] = {}
         for line in cut_back(self.path, start_step):
             self.latest |= {key: value for key, value in line.items() if key != "step"}
         self._lines = self.path.open("a")
-        earlier = sorted(path.name for path in directory.glob("events.out.tfevents.*"))
+        earlier = sorted(path.name for path in self.directory.glob("events.out.tfevents.*"))
         if earlier:
             _wait_for_a_later_name(earlier[-1])
-        self._writer = SummaryWriter(str(directory), purge_step=start_step + 1 if earlier else None)
+        self._writer = SummaryWriter(str(self.directory), purge_step=start_step + 1 if earlier else None)
+
+    def rewind(self, step: int) -> None:
+        """Cut off what was logged after `step`, to go on from there."""
+        self.close()
+        self._open(step)
 
     def replay(self, lines: list[dict[str, Any]]) -> None:
         """Take over the curves of another run, so that a run branched off it begins where it left."""

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
+from gentrain import registry
 from gentrain.build import make_network
 from gentrain.config import check, check_section, refuse_code, schema_of
 from gentrain.data import image_shape
@@ -39,22 +40,37 @@ def find_checkpoint(run: str | Path, which: str) -> Path:
     if not path.is_dir() or not is_run(path):
         raise UserError(f"{path} is no run directory (no config.yaml in it) and no checkpoint file")
     directory = path / "checkpoints"
+    if which == "best":
+        _check_has_best(path)
     candidates = [directory / "best.pt"] if which == "best" else checkpoints.newest_first(directory)
     if not candidates or not candidates[0].is_file():
         raise UserError(f"{path} has no {which} checkpoint yet; train it further with gentrain resume={path}")
     return candidates[0]
 
 
-def weights_of(stored: checkpoints.Checkpoint) -> dict[str, Tensor]:
-    """The model's weights: averaged ones where the run keeps an average."""
-    if "ema" not in stored.parts:
+def _check_has_best(run: Path) -> None:
+    """UserError if no checkpoint of this family can be called the best one."""
+    model = read_config(run).get("model")
+    name = str(model.get("name")) if isinstance(model, Mapping) else ""
+    if name in registry.MODELS and not registry.MODELS[name].has_best:
+        raise UserError(
+            f"{run} has no best checkpoint: no figure says yet which step of a {name} is best; "
+            "use checkpoint=last, or one file of its checkpoints"
+        )
+
+
+def weights_of(stored: checkpoints.Checkpoint, average: bool = True) -> dict[str, Tensor]:
+    """The model's weights: averaged ones where the run keeps an average (of a GAN, of its generator)."""
+    if "ema" not in stored.parts or not average:
         return stored.parts["model"]
-    average = stored.parts["ema"].items()
-    return {key.removeprefix(AVERAGE): value for key, value in average if key.startswith(AVERAGE)}
+    averaged = stored.parts["ema"].items()
+    return stored.parts["model"] | {
+        key.removeprefix(AVERAGE): value for key, value in averaged if key.startswith(AVERAGE)
+    }
 
 
 class TrainedRun:
-    """A model with its weights: averaged ones where the run keeps an average.
+    """A model with its weights: averaged ones where the run keeps an average, unless asked for the last ones.
 
     Images are uint8 levels (N, C, H, W), 0 .. `shape.levels` - 1. What a family cannot do raises UserError.
     """
@@ -66,22 +82,30 @@ class TrainedRun:
         stored: checkpoints.Checkpoint,
         model: nn.Module,
         place: Place,
+        averaged: bool,
     ) -> None:
         self.path = path
         self.config = config
         self.step = stored.step
         self.model = model
         self.generative = cast(Generative, model)
-        self.averaged = "ema" in stored.parts
+        self.averaged = averaged
         self.shape: ImageShape = image_shape(config["data"])
         self.data_fingerprint = stored.data_fingerprint
         self.place = place
 
     @classmethod
     def open(
-        cls, run: str | Path, *, checkpoint: str = "last", device: str | Mapping[str, Any] = "auto"
+        cls,
+        run: str | Path,
+        *,
+        checkpoint: str = "last",
+        device: str | Mapping[str, Any] = "auto",
+        average: bool = True,
     ) -> TrainedRun:
         """`device`: a name, or a whole `device` section. In float32 unless the section says otherwise.
+
+        `average`: False for the last weights as training left them, where the run keeps an average too.
 
         Raises UserError if there is no such run, no such checkpoint, or none that is whole.
         """
@@ -95,9 +119,9 @@ class TrainedRun:
         stored = _load(file, file.parent, exact=expanded(run).is_file() or checkpoint == "best")
         place = _place(device)
         model = make_network(config)
-        model.load_state_dict(weights_of(stored))
+        model.load_state_dict(weights_of(stored, average))
         model = model.to(place.device).to(memory_format=place.memory_format).eval()
-        return cls(directory, config, stored, model, place)
+        return cls(directory, config, stored, model, place, average and "ema" in stored.parts)
 
     @property
     def likelihood_kind(self) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any
 import hydra
 import torch
 from rich.console import Console
+from torch.nn.functional import softplus
 from torch.nn.utils import clip_grad_norm_
 
 from gentrain import cli
@@ -30,6 +31,7 @@ from gentrain.build import make_learner, make_network
 from gentrain.data import Packed, open_data
 from gentrain.data.batches import Batches, Images
 from gentrain.device import Place, set_up
+from gentrain.images import to_unit
 from gentrain.loop import Fit, State, fit
 from gentrain.optimizers import optimizer_settings
 from gentrain.progress import Display
@@ -83,6 +85,58 @@ class Bare:
         self.seconds += time.perf_counter() - begun
 
 
+class BareGame(Bare):
+    """The same for model=gan, loss=r3gan: one step of each player, the discriminator with R1 and R2."""
+
+    def __init__(self, config: dict[str, Any], data: Packed, place: Place) -> None:
+        if config["model"]["loss"] != "r3gan" or config["model"]["discriminator_steps"] != 1:
+            raise SystemExit("the bare loop plays model.loss=r3gan with model.discriminator_steps=1 only")
+        super().__init__(config, data, place)
+        build = optimizer_settings(config["optimizer"], self.train.max_steps).build
+        self.players = self.network.generator, self.network.discriminator
+        self.optimizers = [build(player.parameters()) for player in self.players]
+        self.average = averaged(self.players[0], self.train.batch_size, self.train.ema_halflife_images or 1.0)
+        self.gamma = config["model"]["gamma"]
+
+    def batch(self) -> torch.Tensor:
+        x_BCHW = self.images[torch.randint(len(self.images), (self.train.batch_size,))]
+        return to_unit(x_BCHW, 256).contiguous(memory_format=self.place.memory_format)
+
+    def run(self, steps: int) -> None:
+        begun = time.perf_counter()
+        generator, discriminator = self.players
+        of_generator, of_discriminator = self.optimizers
+        size = self.train.batch_size
+        for _ in range(steps):
+            real = self.batch().requires_grad_()
+            with torch.no_grad(), self.place.autocasting():
+                fake = generator(self.network.latents(size)).float()
+            fake.requires_grad_()
+            real_B, fake_B = discriminator(real), discriminator(fake)
+            gradients = torch.autograd.grad(real_B.sum() + fake_B.sum(), (real, fake), create_graph=True)
+            penalty = sum(g.square().flatten(1).sum(1).mean() for g in gradients)
+            loss = softplus(fake_B - real_B).mean() + self.gamma / 2 * penalty
+            of_discriminator.zero_grad()
+            loss.backward()
+            of_discriminator.step()
+            discriminator.requires_grad_(False)
+            with self.place.autocasting():
+                fake_B = discriminator(generator(self.network.latents(size)))
+                real_B = discriminator(self.batch())
+            loss = softplus(real_B.float() - fake_B.float()).mean()
+            of_generator.zero_grad()
+            loss.backward()
+            of_generator.step()
+            discriminator.requires_grad_(True)
+            self.average.update_parameters(generator)
+        loss.item()
+        self.seconds += time.perf_counter() - begun
+
+
+def bare_loop(config: dict[str, Any], data: Packed, place: Place) -> Bare:
+    return (BareGame if config["model"]["name"] == "gan" else Bare)(config, data, place)
+
+
 def one_round(config: dict[str, Any], data: Packed, place: Place, folder: Path) -> tuple[float, float]:
     """Seconds for max_steps steps of the bare loop, and of gentrain's with its last save."""
     steps = config["train"]["max_steps"]
@@ -91,7 +145,7 @@ def one_round(config: dict[str, Any], data: Packed, place: Place, folder: Path) 
     run = RunDir.create(folder, "benchmark")
     learner = make_learner(config, place)
     images = [Images(data.split(name), config["data"]["levels"], place.device) for name in ("train", "valid")]
-    tracker, bare = Tracker(folder, 0), Bare(config, data, place)
+    tracker, bare = Tracker(folder, 0), bare_loop(config, data, place)
     display = Display(0, steps, Console(force_terminal=True, file=(folder / "terminal").open("w")))
     batches = Batches(images[0], train.batch_size, config["seed"])
     aside = 0.0
@@ -133,7 +187,7 @@ def main() -> None:
     data = open_data(config["data"], lambda *_: None)
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        Bare(config, data, place).run(20)  # warm up
+        bare_loop(config, data, place).run(20)  # warm up
         for number in range(args.rounds):
             pair = one_round(config, data, place, Path(folder) / str(number))
             times.append(pair)

@@ -20,6 +20,13 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
+class Watch(Protocol):
+    """A look at whether training still goes well, beyond whether its figures are finite."""
+
+    raised: str | None  # what is wrong and what to try, in one line, if the step just taken found it
+    sound_step: int  # the last step up to which all was known to be well
+
+
 class Learner(Protocol):
     """What the loop knows of training. `step` counts finished steps.
 
@@ -29,6 +36,8 @@ class Learner(Protocol):
 
     parts: dict[str, Stateful]  # everything that a checkpoint must hold, by name
     model: nn.Module  # the network to look at: with averaged weights where they are kept
+    watch: Watch | None  # None: only figures that are not finite are an alarm
+    lr_scale: float  # a factor on every learning rate, 1 unless the loop has gone back after an alarm
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
         """One update. `next_batch()` gives uint8 (B, C, H, W), as often as needed. Names without a prefix.
@@ -45,8 +54,14 @@ class Learner(Protocol):
     def reconstruct(self, x_BCHW: Tensor) -> Tensor | None:
         """uint8 levels (B, C, H, W), or None for a family that has no reconstructions."""
 
-    def headline(self) -> str:
-        """The evaluated figure, as in the tags, on which the best checkpoint is chosen; less is better."""
+    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
+        """uint8 levels (rows * columns, C, H, W) of the averaged model, or None where there are none."""
+
+    def headline(self) -> str | None:
+        """The evaluated figure, as in the tags, on which the best checkpoint is chosen; less is better.
+
+        None: there is none, and so no best checkpoint.
+        """
 
 
 def evaluate_images(

@@ -48,9 +48,11 @@ class Minimize:
         same = isinstance(network, SameEachStep) and network.same_each_step
         replayed = place.cuda_graph and not place.compile and same
         self.replayed = Replayed(lambda x_BCHW: self._gradients(x_BCHW, 0)) if replayed else None
+        self.watch = None
+        self.lr_scale = 1.0
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
-        lr = self.optimizer_settings.lr_at(step)
+        lr = self.optimizer_settings.lr_at(step) * self.lr_scale
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         x_BCHW = next_batch().contiguous(memory_format=self.place.memory_format)
@@ -100,5 +102,8 @@ class Minimize:
         with self.place.autocasting():
             return self.model.reconstruct(x_BCHW)
 
-    def headline(self) -> str:
+    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
+        return None
+
+    def headline(self) -> str | None:
         return "bits_per_dim" if self.generative.likelihood_kind is not None else "mse"

@@ -5,8 +5,9 @@ Legend: B batch, n images, C channels, H height, W width, D numbers in a code. I
 
 from typing import Literal, Protocol, runtime_checkable
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from gentrain.adversarial_rules import Rules
 from gentrain.sampler import Draw, Progress
 
 
@@ -25,6 +26,27 @@ class Generative(Protocol):
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         """uint8 (n, C, H, W)."""
+
+
+class Game(Protocol):
+    """An nn.Module of two players that learn against each other; constructed as a Generative is."""
+
+    likelihood_kind: None
+    generator: nn.Module  # latents (n, Z) -> pictures (n, C, H, W), floats about in [-1, 1]
+    discriminator: nn.Module  # such pictures -> logits (n,)
+    rules: Rules
+
+    def latents(self, n: int, noise: Generator | None = None) -> Tensor:
+        """(n, Z), from the generator given or from torch's default ones."""
+
+    def evaluate(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+        """Figures of each image, (B,)."""
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """uint8 (n, C, H, W)."""
+
+    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor:
+        """uint8 (rows * columns, C, H, W): each row goes from one latent to another."""
 
 
 @runtime_checkable

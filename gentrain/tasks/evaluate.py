@@ -94,6 +94,11 @@ MEANINGS = {
     "nats": ("nats/image", "{kind} -log p(x)"),
     "nll_nats": ("nats/image", "its first term: -log p(x|z) for one z from q(z|x)"),
     "kl_nats": ("nats/image", "its second term: KL(q(z|x) || p(z))"),
+    "logit_real": (
+        "logit",
+        "D(x); far below train/logit_real: D knows its pictures by heart",
+    ),
+    "logit_fake": ("logit", "D(G(z)), as many generated pictures; no figure of quality"),
     "mse": ("per dimension", "squared error of the reconstruction, pixels in [-1, 1]"),
 }
 KINDS = {"exact": "exact", "bound": "upper bound on", None: ""}

@@ -32,8 +32,10 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str], may_set: tuple
     check_device(config["device"])
 
 
-def open_run(config: Mapping[str, Any]) -> TrainedRun:
-    return TrainedRun.open(config["run"], checkpoint=config["checkpoint"], device=config["device"])
+def open_run(config: Mapping[str, Any], average: bool = True) -> TrainedRun:
+    return TrainedRun.open(
+        config["run"], checkpoint=config["checkpoint"], device=config["device"], average=average
+    )
 
 
 def open_data_of(trained: TrainedRun, config: Mapping[str, Any], progress: Progress) -> Packed:

@@ -27,6 +27,7 @@ class Settings:
     seed: Annotated[int, AtLeast(0)]
     temperature: Annotated[float, Above(0)]
     mode: Literal["draw", "argmax"]
+    average: bool
 
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
@@ -35,7 +36,8 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Writes <run>/sample/grid.png and <run>/sample/00000.png ..."""
-    trained, settings, console = open_run(config), Settings(**config["sample"]), Console()
+    settings, console = Settings(**config["sample"]), Console()
+    trained = open_run(config, settings.average)
     draw = Draw(settings.temperature, settings.mode)
     with preparing(console, "drawing rows") as progress:
         levels_NCHW = trained.sample(settings.count, settings.seed, draw, progress)

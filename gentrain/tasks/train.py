@@ -107,7 +107,8 @@ def _take_over(
     for name, part in learner.parts.items():
         part.load_state_dict(stored.parts[name])
     # A best figure of other validation pictures, or of another run, is none of this one.
-    return State(stored.step, None if command.start_from or changed else stored.best, stored.pending)
+    best = None if command.start_from or changed else stored.best
+    return State(stored.step, best, stored.pending, stored.rollbacks)
 
 
 def _accept_change(command: Plan, data: Packed, stored: Checkpoint, console: Console) -> None:
@@ -130,7 +131,9 @@ def _record(
     if command.start_from is not None or command.weights_from is not None:
         # Before config.yaml makes it a run: killed at any moment, it never begins without what it took over.
         parts = {name: part.state_dict() for name, part in learner.parts.items()}
-        begun = Checkpoint(state.step, as_yaml(config), parts, state.best, state.pending, data.fingerprint)
+        begun = Checkpoint(
+            state.step, as_yaml(config), parts, state.best, state.pending, data.fingerprint, state.rollbacks
+        )
         checkpoints.save(directory.checkpoints / checkpoints.file_name(state.step), begun)
     directory.write_config(config)
     (directory.path / "result.json").unlink(missing_ok=True)  # the last process's word, no longer true
@@ -139,7 +142,8 @@ def _record(
         parent = command.start_from.resolve().parent.parent
         tracker.replay(read_metrics(parent / "metrics.jsonl", state.step))
     if not command.resumes:
-        tracker.hparams(config, {"train/loss": 0.0, f"valid/{learner.headline()}": 0.0})
+        headline = learner.headline()
+        tracker.hparams(config, {"train/loss": 0.0} | ({f"valid/{headline}": 0.0} if headline else {}))
     facts = {"name": config["data"]["name"], "fingerprint": data.fingerprint, "images": data.counts}
     directory.record_images(data)
     directory.record_session(state.step, place.describe(), facts | data.facts)

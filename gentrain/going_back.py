@@ -1,0 +1,78 @@
+"""What the loop does when training has gone wrong, as train.on_alarm says: warn, stop, or go back.
+
+To go back is to load the newest checkpoint from before it went wrong, with everything in it, and to go on
+with half the learning rates and other random numbers. How often that was done is part of the checkpoint, so
+a run that is killed meanwhile goes on as it would have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gentrain import checkpoint
+from gentrain.errors import RunFailed
+
+if TYPE_CHECKING:
+    from gentrain.loop import Fit, State
+
+LR_FACTOR = 0.5  # of all learning rates, each time
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that calls for an answer."""
+
+    sentence: str  # what is wrong and what to try, in one line
+    fatal: bool  # there is no use in going on
+    sound_step: int  # until when all was known to be well
+
+
+def respond(this: Fit, state: State, trouble: Trouble) -> bool:
+    """Do as train.on_alarm says. True if the run was set back.
+
+    Raises RunFailed to stop: as asked for, or because there is nothing to go back to, or no try left.
+    """
+    settings = this.settings
+    if settings.on_alarm == "warn" and not trouble.fatal:
+        this.display.say(f"alarm: {trouble.sentence}")
+        return False
+    if settings.on_alarm != "rollback":
+        raise RunFailed(f"stopped: {trouble.sentence}; {_last_sound(this, trouble)}")
+    if state.rollbacks >= settings.max_rollbacks:
+        raise RunFailed(
+            f"stopped after {state.rollbacks} rollbacks: {trouble.sentence}; {_last_sound(this, trouble)}"
+        )
+    stored = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
+    if stored is None:
+        raise RunFailed(f"stopped: {trouble.sentence}; no checkpoint from before it is left")
+    for name, part in this.learner.parts.items():
+        part.load_state_dict(stored.parts[name])
+    state.step, state.best, state.pending = stored.step, stored.best, list(stored.pending)
+    state.rollbacks += 1
+    this.learner.lr_scale = lr_scale(state)
+    this.tracker.rewind(state.step)
+    this.display.say(
+        f"alarm: {trouble.sentence}. Going back to step {state.step} with learning rates times "
+        f"{this.learner.lr_scale:g} (rollback {state.rollbacks} of {settings.max_rollbacks})"
+    )
+    return True
+
+
+def lr_scale(state: State) -> float:
+    return float(LR_FACTOR**state.rollbacks)
+
+
+def noise_of_step(state: State) -> tuple[str | int, ...]:
+    """The purpose from which a step's random numbers are seeded: others after each rollback."""
+    again = ("rollback", state.rollbacks) if state.rollbacks else ()
+    return ("train", state.step, *again)
+
+
+def _last_sound(this: Fit, trouble: Trouble) -> str:
+    good = [
+        path
+        for path in checkpoint.newest_first(this.run.checkpoints)
+        if path.name <= checkpoint.file_name(trouble.sound_step)
+    ]
+    return f"the last good checkpoint is {good[0]}" if good else "no checkpoint from before it is left"
