@@ -22,7 +22,7 @@ import gentrain as library
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim
 from gentrain.mixture_start import k_means, principal_axes, start_mixture
-from gentrain.models.gmm import GMM, LOG_VARIANCE_SPEED
+from gentrain.models.gmm import GMM, LOG_SPEED
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "gmm.yaml"
 
@@ -43,8 +43,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def set_to(model: GMM, weights: Tensor, means: Tensor, factors: Tensor, psi: Tensor) -> None:
     model.logit_K.data = weights.log()
-    model.mean_KD.data, model.factor_KDR.data = means, factors
-    model.raw_psi_KD.data = (psi - model.floor).log() / LOG_VARIANCE_SPEED
+    model.mean_KD.data, model.axis_KDR.data = means, 2 * factors
+    model.raw_length_KR.data = torch.full_like(factors[:, 0], -math.log(2) / LOG_SPEED)
+    model.raw_psi_KD.data = (psi - model.floor).log() / LOG_SPEED
 
 
 def known(shape: ImageShape, sharp: float = 0.15) -> tuple[GMM, MixtureSameFamily]:
@@ -104,7 +105,7 @@ def test_gradients_are_those_of_torch_distributions() -> None:
     y_BD = torch.randn(10, 16, generator=generator())
     model.log_density(y_BD).sum().backward()
     again, _ = known(ImageShape(1, 4, 4))
-    parts = LowRankMultivariateNormal(again.mean_KD, again.factor_KDR, again.psi())
+    parts = LowRankMultivariateNormal(again.mean_KD, again.factors(), again.psi())
     mixture = MixtureSameFamily(Categorical(logits=again.logit_K), parts)
     mixture.log_prob(y_BD).sum().backward()
     for (name, ours), theirs in zip(model.named_parameters(), again.parameters(), strict=True):

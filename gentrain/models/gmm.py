@@ -27,7 +27,7 @@ from gentrain.ranges import AtLeast
 from gentrain.seeding import normal_noise
 
 # Log-variances lie in about [-12, 0], means in [-1, 1]; Adam moves all parameters by the same step.
-LOG_VARIANCE_SPEED = 4.0
+LOG_SPEED = 4.0
 MAX_LOG_VARIANCE = 8.0
 # Numbers held at once in evaluation, (K, B, D): bounds its memory, 64 MB a copy.
 CHUNK = 2**24
@@ -61,15 +61,22 @@ class GMM(nn.Module):
         dims = shape.dims
         self.logit_K = nn.Parameter(torch.zeros(components))
         self.mean_KD = nn.Parameter(0.1 * torch.randn(components, dims))
-        self.factor_KDR = nn.Parameter(0.01 * torch.randn(components, dims, factors))
+        self.axis_KDR = nn.Parameter(0.01 * torch.randn(components, dims, factors))
+        # The length of an axis, beside its D numbers. Their gradients' noise makes it grow, and costs so
+        # few nats (the logarithm of a length, against a sum over D) that they alone would not mend it.
+        self.raw_length_KR = nn.Parameter(torch.zeros(components, factors))
         self.raw_psi_KD = nn.Parameter(torch.zeros(components, dims))
 
     # -- the density
 
     def psi(self) -> Tensor:
         """The diagonal part of the covariances, (K, D), above the floor."""
-        raw_KD = self.raw_psi_KD.float() * LOG_VARIANCE_SPEED
+        raw_KD = self.raw_psi_KD.float() * LOG_SPEED
         return raw_KD.clamp(max=MAX_LOG_VARIANCE).exp() + self.floor
+
+    def factors(self) -> Tensor:
+        """F, (K, D, R)."""
+        return self.axis_KDR.float() * (self.raw_length_KR.float() * LOG_SPEED).exp()[:, None]
 
     def log_joint(self, y_BD: Tensor) -> Tensor:
         """log pi_k + log N(y; component k), nats (B, K), in float32 under autocast too.
@@ -80,7 +87,7 @@ class GMM(nn.Module):
         rounding nor its gradient counts.
         """
         with torch.autocast(y_BD.device.type, enabled=False):
-            psi_KD, factor_KDR = self.psi(), self.factor_KDR.float()
+            psi_KD, factor_KDR = self.psi(), self.factors()
             d_KBD = y_BD - self.mean_KD.float()[:, None]
             m_KBR, half_logdet_K = self._posterior(psi_KD, factor_KDR, d_KBD.detach())
             rest_KBD = torch.baddbmm(d_KBD, m_KBR, factor_KDR.transpose(1, 2), alpha=-1)
@@ -120,14 +127,15 @@ class GMM(nn.Module):
         if self.start == "random":
             return
         y_ND = (x_NCHW.flatten(1) + 0.5) * (2 / self.shape.levels) - 1
-        components, _, factors = self.factor_KDR.shape
+        components, _, factors = self.axis_KDR.shape
         begun = start_mixture(y_ND, components, factors, generator)
         with torch.no_grad():
             self.logit_K.copy_(begun.weight_K.log())
             self.mean_KD.copy_(begun.mean_KD)
-            self.factor_KDR.copy_(begun.factor_KDR)
+            self.axis_KDR.copy_(begun.factor_KDR)
+            self.raw_length_KR.zero_()
             # The variance that is left, without that of the noise within a cell, which the floor adds.
-            self.raw_psi_KD.copy_(begun.rest_KD.clamp(min=0.1 * self.floor).log() / LOG_VARIANCE_SPEED)
+            self.raw_psi_KD.copy_(begun.rest_KD.clamp(min=0.1 * self.floor).log() / LOG_SPEED)
 
     def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, an upper bound with one draw of the noise, a scalar: also the metric."""
@@ -163,13 +171,13 @@ class GMM(nn.Module):
         uniform_B = uniform_noise((n,), generator, self.mean_KD)
         edges_K = self.logit_K.float().softmax(0).cumsum(0)
         k_B = torch.searchsorted(edges_K, uniform_B).clamp(max=len(edges_K) - 1)
-        z_BR = normal_noise((n, self.factor_KDR.shape[2]), generator, self.mean_KD)
+        z_BR = normal_noise((n, self.axis_KDR.shape[2]), generator, self.mean_KD)
         noise_BD = normal_noise((n, self.shape.dims), generator, self.mean_KD)
-        y_ND = self.mean_KD[k_B]
+        y_ND, factor_KDR = self.mean_KD[k_B], self.factors()
         for (
             k
         ) in k_B.unique():  # component by component: a copy of the factors for each picture would be large
-            y_ND[k_B == k] += z_BR[k_B == k] @ self.factor_KDR[k].T
+            y_ND[k_B == k] += z_BR[k_B == k] @ factor_KDR[k].T
         if self.sample_mode == "draw":
             y_ND = y_ND + self.psi()[k_B].sqrt() * noise_BD
         levels_ND = ((y_ND + 1) * (self.shape.levels / 2)).floor().clamp(0, self.shape.levels - 1)
