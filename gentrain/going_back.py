@@ -49,6 +49,7 @@ def respond(this: Fit, state: State, trouble: Trouble) -> bool:
     for name, part in this.learner.parts.items():
         part.load_state_dict(stored.parts[name])
     state.step, state.best, state.pending = stored.step, stored.best, list(stored.pending)
+    state.settled_at = None  # these are other weights, though of a step that was seen before
     state.rollbacks += 1
     this.learner.lr_scale = lr_scale(state)
     this.tracker.rewind(state.step)

@@ -24,10 +24,13 @@ class Family:
 
 
 MODELS = {
+    "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
     "pixelcnn": Family("gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize"),
     "pixelrnn": Family("gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize"),
     "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", has_best=False),
+    "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize"),
+    "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",

@@ -20,7 +20,7 @@ from gentrain.device import Place, set_up
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.images import ImageShape
-from gentrain.models import Completes, DrawsPixels, Encodes, Generative, Reconstructs
+from gentrain.models import Completes, Decodes, DrawsPixels, Encodes, Generative, Reconstructs, RunsChain
 from gentrain.rundir import is_run, read_config
 from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator
@@ -144,7 +144,7 @@ class TrainedRun:
                 return self.model.draw(n, noise, draw or Draw(), progress).cpu()
         if draw not in (None, Draw()):
             raise UserError(
-                f"a {self._family} does not draw pixel after pixel: temperature must be 1 and mode draw"
+                f"{self._a_family} does not draw pixel after pixel: temperature must be 1 and mode draw"
             )
         sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
@@ -152,10 +152,45 @@ class TrainedRun:
             return torch.cat([empty, *(self.generative.sample(size, noise).cpu() for size in sizes)])
 
     @torch.no_grad()
+    def chain(
+        self,
+        n: int,
+        seed: int = 0,
+        steps: int | None = None,
+        start_NCHW: Tensor | np.ndarray | None = None,
+        watched: int = 8,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Tensor, Tensor]:
+        """n Markov chains: where they end, uint8 (n, C, H, W), and how the first `watched` of them got there,
+        uint8 (watched or n, steps + 1, C, H, W), the start first.
+
+        From noise and of the run's own number of steps these are `sample`'s, picture by picture.
+        """
+        model = self.model
+        if not isinstance(model, RunsChain):
+            raise UserError(f"{self._a_family} runs no chain: it draws a picture in one go")
+        noise, steps = generator(seed, "sample"), model.sample_steps if steps is None else steps
+        start = None if start_NCHW is None else self._checked(start_NCHW)
+        ends, frames = [], []
+        for begin in range(0, n, BATCH):
+            size = min(BATCH, n - begin)
+            with self.place.autocasting():
+                given = model.noise(size, noise) if start is None else start[begin : begin + size]
+                shown_BCHW, keep = given.to(self.place.device), max(0, watched - begin)
+                seen = [shown_BCHW[:keep].cpu()]
+                for number, next_BCHW in enumerate(model.chain(shown_BCHW, steps, noise)):
+                    shown_BCHW = next_BCHW
+                    seen.append(shown_BCHW[:keep].cpu())
+                    progress(begin // BATCH * steps + number + 1, -(-n // BATCH) * steps)
+            ends.append(shown_BCHW.cpu())
+            frames.append(torch.stack(seen, 1))
+        return torch.cat(ends), torch.cat(frames)
+
+    @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor | np.ndarray, seed: int = 0) -> Tensor:
         """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`)."""
         if self.likelihood_kind is None:
-            raise UserError(f"a {self._family} has no likelihood, so there is no log_prob; use task=evaluate")
+            raise UserError(f"{self._a_family} has no likelihood, so there is no log_prob; use task=evaluate")
         noise = generator(seed, "log_prob")
         return -self._map(lambda x: self.generative.evaluate(x, noise)["nats"], x_BCHW)
 
@@ -163,15 +198,35 @@ class TrainedRun:
     def reconstruct(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """uint8 (n, C, H, W): pictures after a passage through the code."""
         if not isinstance(self.model, Reconstructs):
-            raise UserError(f"a {self._family} reconstructs nothing: it has no code")
+            raise UserError(f"{self._a_family} reconstructs nothing: it has no code")
         return self._map(self.model.reconstruct, x_BCHW)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """Codes, float32 (n, D)."""
         if not isinstance(self.model, Encodes):
-            raise UserError(f"a {self._family} has no encoder")
+            raise UserError(f"{self._a_family} has no encoder")
         return self._map(self.model.encode, x_BCHW)
+
+    @torch.no_grad()
+    def decode(self, codes_ND: Tensor | np.ndarray) -> Tensor:
+        """The pictures of codes, which are finite floats (n, D): uint8 (n, C, H, W)."""
+        if not isinstance(self.model, Decodes):
+            raise UserError(f"{self._a_family} has no decoder")
+        codes, dims = torch.as_tensor(codes_ND), self.model.latent_dim
+        if not codes.is_floating_point() or codes.ndim != 2 or codes.shape[1] != dims:
+            raise UserError(
+                f"codes of this {self._family} must be floats with shape (n, {dims}), "
+                f"got {str(codes.dtype).removeprefix('torch.')} with shape {tuple(codes.shape)}"
+            )
+        codes = codes.float()
+        bad = int((~codes.isfinite()).sum())
+        if bad:
+            raise UserError(f"codes must be finite, but {bad} of their {codes.numel()} numbers are not")
+        parts = [torch.empty((0, *self.shape.chw), dtype=torch.uint8)]
+        with self.place.autocasting():
+            parts += [self.model.decode(part.to(self.place.device)).cpu() for part in codes.split(BATCH)]
+        return torch.cat(parts)
 
     @torch.no_grad()
     def complete(
@@ -187,7 +242,7 @@ class TrainedRun:
         """
         model = self.model
         if not isinstance(model, Completes):
-            raise UserError(f"a {self._family} cannot complete pictures")
+            raise UserError(f"{self._a_family} cannot complete pictures")
         noise = generator(seed, "complete")
         known, how = torch.as_tensor(known_11HW), draw or Draw()
         return self._map(lambda x: model.complete(x, known, noise, how), x_BCHW)
@@ -203,7 +258,17 @@ class TrainedRun:
     def _family(self) -> str:
         return str(self.config["model"]["name"])
 
+    @property
+    def _a_family(self) -> str:
+        return f"{'an' if self._family[0] in 'aeio' else 'a'} {self._family}"
+
     def _map(self, function: Callable[[Tensor], Tensor], x_BCHW: Tensor | np.ndarray) -> Tensor:
+        images = self._checked(x_BCHW)
+        with self.place.autocasting():
+            return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])
+
+    def _checked(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
+        """The images, if they are what the model takes."""
         images = torch.as_tensor(x_BCHW)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.shape.chw:
             raise UserError(
@@ -215,8 +280,7 @@ class TrainedRun:
                 f"images must hold levels 0 .. {self.shape.levels - 1}, got {int(images.max())}; bytes "
                 f"become levels by gentrain.images.quantize(x, {self.shape.levels})"
             )
-        with self.place.autocasting():
-            return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])
+        return images
 
 
 def _place(device: str | Mapping[str, Any]) -> Place:

@@ -109,7 +109,7 @@ def learner(rules: Rules, lr: float, steps: int, batch_size: int, width: int = 6
     train = Train(steps, batch_size, 1, None, 50 * batch_size, 50, 500, 500, 500, 3, 64)
     schedule = Schedule(lr, "constant", 0)
     optimizer = OptimizerSettings(schedule, lambda p: adam(p, lr, betas=(0.0, 0.99), eps=1e-8), steps)
-    place = Place(torch.device("cpu"), None, False, False)
+    place = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
     return Adversarial(PointGame(rules, width), SHAPE, optimizer, train, place)
 
 

@@ -3,6 +3,7 @@
 Legend: B batch, n images, C channels, H height, W width, D numbers in a code. Images are uint8 levels.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
@@ -69,6 +70,14 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class Decodes(Protocol):
+    latent_dim: int  # D
+
+    def decode(self, z_BD: Tensor) -> Tensor:
+        """The pictures of codes, uint8 (B, C, H, W)."""
+
+
+@runtime_checkable
 class Completes(Protocol):
     def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator, draw: Draw) -> Tensor:
         """uint8 (B, C, H, W), equal to x where known."""
@@ -83,6 +92,41 @@ class DrawsPixels(Protocol):
 
 
 @runtime_checkable
+class RunsChain(Protocol):
+    """Pictures are states of a Markov chain, so there is a say in where it starts and how long it runs."""
+
+    sample_steps: int  # of `sample`, which starts from noise
+
+    def noise(self, n: int, generator: Generator) -> Tensor:
+        """States to start from, uint8 (n, C, H, W)."""
+
+    def chain(self, start_BCHW: Tensor, steps: int, generator: Generator) -> Iterator[Tensor]:
+        """What to show after each step, uint8 (B, C, H, W)."""
+
+
+@runtime_checkable
 class ImportanceSampled(Protocol):
     def importance_nats(self, x_BCHW: Tensor, k: int, generator: Generator) -> Tensor:
         """The importance-weighted bound on -log p(x) with k samples, (B,)."""
+
+
+@runtime_checkable
+class StartsFromPictures(Protocol):
+    """Initial weights that depend on the pictures."""
+
+    def start_from(self, x_NCHW: Tensor, generator: Generator) -> None:
+        """Sets the weights from training pictures."""
+
+
+@runtime_checkable
+class SettlesOnPictures(Protocol):
+    """Buffers that are functions of the weights and of training pictures, and are needed only to sample."""
+
+    def settle(self, pictures: Iterable[Tensor]) -> None:
+        """Sets the buffers from batches of training pictures; called before it is sampled or saved."""
+
+
+@runtime_checkable
+class SaysHowItSamples(Protocol):
+    def samples_in_words(self) -> str:
+        """What a sample is, for the line that names the samples of a run."""
