@@ -19,7 +19,7 @@ from gentrain.device import Place, set_up
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.images import ImageShape
-from gentrain.models import Completes, DrawsPixels, Encodes, Generative, Reconstructs
+from gentrain.models import Completes, Decodes, DrawsCodes, DrawsPixels, Encodes, Generative, Reconstructs
 from gentrain.rundir import is_run, read_config
 from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator
@@ -148,6 +148,22 @@ class TrainedRun:
         if not isinstance(self.model, Encodes):
             raise UserError(f"a {self._family} has no encoder")
         return self._map(self.model.encode, x_BCHW)
+
+    @torch.no_grad()
+    def decode(self, z_BD: Tensor) -> Tensor:
+        """uint8 (n, C, H, W): the pictures of codes, float (n, D)."""
+        if not isinstance(self.model, Decodes):
+            raise UserError(f"a {self._family} makes no pictures from codes")
+        parts = z_BD.float().split(BATCH)
+        with self.place.autocasting():
+            return torch.cat([self.model.decode(part.to(self.place.device)).cpu() for part in parts])
+
+    @torch.no_grad()
+    def draw_codes(self, n: int, seed: int = 0) -> Tensor:
+        """Codes as those that samples are made from, float32 (n, D)."""
+        if not isinstance(self.model, DrawsCodes):
+            raise UserError(f"a {self._family} draws no codes")
+        return self.model.draw_codes(n, generator(seed, "codes")).float().cpu()
 
     @torch.no_grad()
     def complete(
