@@ -50,6 +50,7 @@ TASKS = {
     "evaluate": "gentrain.tasks.evaluate",
     "inspect": "gentrain.tasks.inspect",
     "interpolate": "gentrain.tasks.interpolate",
+    "traverse": "gentrain.tasks.traverse",
 }
 
 
