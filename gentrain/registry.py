@@ -51,6 +51,7 @@ TASKS = {
     "inspect": "gentrain.tasks.inspect",
     "interpolate": "gentrain.tasks.interpolate",
     "traverse": "gentrain.tasks.traverse",
+    "probe": "gentrain.tasks.probe",
 }
 
 

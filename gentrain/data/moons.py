@@ -125,7 +125,9 @@ class Moons:
             labels.append(phases_N // STEP)
             progress(sum(map(len, images)), sum(counts.values()))
         names = tuple(map(str, PHASES))
-        return Packed(np.concatenate(images), counts, np.concatenate(labels)[:, None], (Label("phase", names),))
+        return Packed(
+            np.concatenate(images), counts, np.concatenate(labels)[:, None], (Label("phase", names),)
+        )
 
     def places(self, split: str, count: int) -> Places:
         """Those of the first pictures of a split."""
