@@ -43,7 +43,7 @@ class Frame:
 
 
 def chart(curves: Mapping[str, Curve], title: str, x_words: str, y_words: str, level: float) -> Image.Image:
-    """x is above 0, on a logarithmic axis; y a share, 0 .. 1; `level` a dashed line, what guessing reaches."""
+    """x is above 0, on a logarithmic axis; y a share, 0 .. 1; `level` dashed, what guessing reaches."""
     xs = sorted({x for curve in curves.values() for x in curve.x})
     tops = [y + spread for curve in curves.values() for y, spread in zip(curve.y, curve.spread, strict=True)]
     high_y = min(1.0, math.ceil(10 * max(tops) + 1e-9) / 10)

@@ -35,6 +35,11 @@ def bits_per_dim(nats: Tensor, shape: ImageShape) -> Tensor:
     return nats / (shape.dims * math.log(2))
 
 
+def psnr_db(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of a mean squared error in units of [-1, 1]: 10 log10(2^2 / mse)."""
+    return 10 * torch.log10(4 / mse)
+
+
 def to_unit(x: Tensor, levels: int) -> Tensor:
     """uint8 levels 0 .. levels - 1 -> float32 in [-1, 1]; the width of one level is 2 / (levels - 1)."""
     return x.to(torch.float32).mul(2 / (levels - 1)).sub(1)

@@ -53,7 +53,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"linear": linear
 
 @dataclass(frozen=True)
 class Aggregate:
-    """q(z) = mean over pictures of q(z|x) = N(m, diag exp(s)), beside the prior N(0, I). (Z,) each, in nats."""
+    """q(z) = mean over pictures of q(z|x) = N(m, diag exp(s)), beside the prior N(0, I). KLs are in nats."""
 
     kl_Z: Tensor  # mean over x of KL(q(z_j|x) || p(z_j)): what a dimension says, and costs
     active_Z: Tensor  # Var over x of E[z_j|x]: an active unit has more than ACTIVE

@@ -20,8 +20,9 @@ from gentrain.checkpoint import Checkpoint
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.errors import RunFailed
+from gentrain.from_pictures import settle
 from gentrain.images import to_picture
-from gentrain.learners import Learner, Metrics
+from gentrain.learners import Learner, Metrics, means
 from gentrain.progress import Display
 from gentrain.rundir import RunDir
 from gentrain.seeding import generator, seed_everything
@@ -39,6 +40,7 @@ class State:
     step: int = 0
     best: dict[str, Any] | None = None
     pending: list[str] = field(default_factory=list)
+    settled_at: int | None = None  # the step up to which `settle` has seen the weights
 
 
 @dataclass(frozen=True)
@@ -140,20 +142,21 @@ def _evaluate(this: Fit, state: State) -> bool:
     )
     if figures is None:
         return False
-    means = {f"valid/{name}": value.mean().item() for name, value in figures.items()}
-    this.tracker.scalars(state.step, means)
-    this.display.figures(state.step, means)
+    values = {f"valid/{name}": value for name, value in means(figures).items()}
+    this.tracker.scalars(state.step, values)
+    this.display.figures(state.step, values)
     name = f"valid/{this.learner.headline()}"
-    if not math.isfinite(means[name]):
-        raise RunFailed(f"{name} is {means[name]} at step {state.step}; {_last_good(this.run)}")
-    if state.best is None or means[name] < state.best["value"]:
-        state.best = {"metric": name, "value": means[name], "step": state.step}
+    if not math.isfinite(values[name]):
+        raise RunFailed(f"{name} is {values[name]} at step {state.step}; {_last_good(this.run)}")
+    if state.best is None or values[name] < state.best["value"]:
+        state.best = {"metric": name, "value": values[name], "step": state.step}
         save(this, state, "best.pt")
     return True
 
 
 def _sample(this: Fit, state: State) -> bool:
     """A grid of samples from the same noise all through training, and reconstructions. False if stopped."""
+    _settle(this, state)
     count, batch_size = this.settings.sample_count, this.settings.batch_size
     noise = generator(this.seed, "sample")
     drawn: list[Tensor] = []
@@ -171,8 +174,16 @@ def _sample(this: Fit, state: State) -> bool:
     return True
 
 
+def _settle(this: Fit, state: State) -> None:
+    """Before the network is sampled or saved: once a step, and only for families that ask for it."""
+    if state.settled_at != state.step:
+        settle(this.learner.model, this.batches.images, this.seed)
+        state.settled_at = state.step
+
+
 def save(this: Fit, state: State, name: str | None = None) -> None:
     """Write a checkpoint of this step, or of this step under another name, and drop old ones."""
+    _settle(this, state)
     this.tracker.flush()
     parts = {key: part.state_dict() for key, part in this.learner.parts.items()}
     content = Checkpoint(

@@ -73,8 +73,8 @@ def fit_linear(x_NF: Tensor, y_N: Tensor, classes: int, l2: float) -> Linear:
     weight_KR = torch.zeros(classes, x_NR.shape[1], dtype=x_NR.dtype, requires_grad=True)
     bias_K = torch.zeros(classes, dtype=x_NR.dtype, requires_grad=True)
     solver = torch.optim.LBFGS(
-        [weight_KR, bias_K], max_iter=MAX_ITERATIONS, tolerance_grad=GRADIENT_TOLERANCE, tolerance_change=1e-12,
-        history_size=20, line_search_fn="strong_wolfe",
+        [weight_KR, bias_K], max_iter=MAX_ITERATIONS, history_size=20, line_search_fn="strong_wolfe",
+        tolerance_grad=GRADIENT_TOLERANCE, tolerance_change=1e-12,
     )  # fmt: skip
 
     def objective() -> Tensor:

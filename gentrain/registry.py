@@ -23,6 +23,7 @@ class Family:
 
 
 MODELS = {
+    "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
     "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
 }

@@ -3,6 +3,7 @@
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -27,3 +28,9 @@ def seed_everything(seed: int, *purpose: str | int) -> None:
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A generator of its own on the CPU: what it draws is the same on every device and moves no other."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def normal_noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Standard normal, drawn on the generator's device, returned on `like`'s."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device).to(like.device)

@@ -129,7 +129,7 @@ class TrainedRun:
                 return self.model.draw(n, noise, draw or Draw(), progress).cpu()
         if draw not in (None, Draw()):
             raise UserError(
-                f"a {self._family} does not draw pixel after pixel: temperature must be 1 and mode draw"
+                f"{self._a_family} does not draw pixel after pixel: temperature must be 1 and mode draw"
             )
         sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
@@ -140,7 +140,7 @@ class TrainedRun:
     def log_prob(self, x_BCHW: Tensor | np.ndarray, seed: int = 0) -> Tensor:
         """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`)."""
         if self.likelihood_kind is None:
-            raise UserError(f"a {self._family} has no likelihood, so there is no log_prob; use task=evaluate")
+            raise UserError(f"{self._a_family} has no likelihood, so there is no log_prob; use task=evaluate")
         noise = generator(seed, "log_prob")
         return -self._map(lambda x: self.generative.evaluate(x, noise)["nats"], x_BCHW)
 
@@ -148,14 +148,14 @@ class TrainedRun:
     def reconstruct(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """uint8 (n, C, H, W): pictures after a passage through the code."""
         if not isinstance(self.model, Reconstructs):
-            raise UserError(f"a {self._family} reconstructs nothing: it has no code")
+            raise UserError(f"{self._a_family} reconstructs nothing: it has no code")
         return self._map(self.model.reconstruct, x_BCHW)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """Codes, float32 (n, D)."""
         if not isinstance(self.model, Encodes):
-            raise UserError(f"a {self._family} has no encoder")
+            raise UserError(f"{self._a_family} has no encoder")
         return self._map(self.model.encode, x_BCHW)
 
     @torch.no_grad()
@@ -163,25 +163,36 @@ class TrainedRun:
         """Mean and log-variance of the codes' Gaussians, float32 (n, D) each."""
         model = self.model
         if not isinstance(model, HasPosterior):
-            raise UserError(f"a {self._family} has no posterior over codes")
+            raise UserError(f"{self._a_family} has no posterior over codes")
         stacked_B2D = self._map(lambda x: torch.stack(model.posterior(x), 1), x_BCHW)
         return stacked_B2D[:, 0], stacked_B2D[:, 1]
-
-    @torch.no_grad()
-    def decode(self, z_BD: Tensor) -> Tensor:
-        """uint8 (n, C, H, W): the pictures of codes, float (n, D)."""
-        if not isinstance(self.model, Decodes):
-            raise UserError(f"a {self._family} makes no pictures from codes")
-        parts = z_BD.float().split(BATCH)
-        with self.place.autocasting():
-            return torch.cat([self.model.decode(part.to(self.place.device)).cpu() for part in parts])
 
     @torch.no_grad()
     def draw_codes(self, n: int, seed: int = 0) -> Tensor:
         """Codes as those that samples are made from, float32 (n, D)."""
         if not isinstance(self.model, DrawsCodes):
-            raise UserError(f"a {self._family} draws no codes")
+            raise UserError(f"{self._a_family} draws no codes")
         return self.model.draw_codes(n, generator(seed, "codes")).float().cpu()
+
+    @torch.no_grad()
+    def decode(self, codes_ND: Tensor | np.ndarray) -> Tensor:
+        """The pictures of codes, which are finite floats (n, D): uint8 (n, C, H, W)."""
+        if not isinstance(self.model, Decodes):
+            raise UserError(f"{self._a_family} has no decoder")
+        codes, dims = torch.as_tensor(codes_ND), self.model.latent_dim
+        if not codes.is_floating_point() or codes.ndim != 2 or codes.shape[1] != dims:
+            raise UserError(
+                f"codes of this {self._family} must be floats with shape (n, {dims}), "
+                f"got {str(codes.dtype).removeprefix('torch.')} with shape {tuple(codes.shape)}"
+            )
+        codes = codes.float()
+        bad = int((~codes.isfinite()).sum())
+        if bad:
+            raise UserError(f"codes must be finite, but {bad} of their {codes.numel()} numbers are not")
+        parts = [torch.empty((0, *self.shape.chw), dtype=torch.uint8)]
+        with self.place.autocasting():
+            parts += [self.model.decode(part.to(self.place.device)).cpu() for part in codes.split(BATCH)]
+        return torch.cat(parts)
 
     @torch.no_grad()
     def complete(
@@ -197,7 +208,7 @@ class TrainedRun:
         """
         model = self.model
         if not isinstance(model, Completes):
-            raise UserError(f"a {self._family} cannot complete pictures")
+            raise UserError(f"{self._a_family} cannot complete pictures")
         noise = generator(seed, "complete")
         known, how = torch.as_tensor(known_11HW), draw or Draw()
         return self._map(lambda x: model.complete(x, known, noise, how), x_BCHW)
@@ -212,6 +223,10 @@ class TrainedRun:
     @property
     def _family(self) -> str:
         return str(self.config["model"]["name"])
+
+    @property
+    def _a_family(self) -> str:
+        return f"{'an' if self._family[0] in 'aeio' else 'a'} {self._family}"
 
     def _map(self, function: Callable[[Tensor], Tensor], x_BCHW: Tensor | np.ndarray) -> Tensor:
         images = torch.as_tensor(x_BCHW)

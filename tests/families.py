@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 FAMILIES: dict[str, list[str]] = {
+    "ae": ["model=ae", "model.latent_dim=3", "model.width=4", "model.hidden=8"],
     "pixelcnn": [
         "model=pixelcnn",
         "model.width=4",

@@ -124,10 +124,8 @@ class Moons:
             images.append(self.draw(phases_N, self.places(split, count)))
             labels.append(phases_N // STEP)
             progress(sum(map(len, images)), sum(counts.values()))
-        names = tuple(map(str, PHASES))
-        return Packed(
-            np.concatenate(images), counts, np.concatenate(labels)[:, None], (Label("phase", names),)
-        )
+        label = Label("phase", tuple(map(str, PHASES)))
+        return Packed(np.concatenate(images), counts, np.concatenate(labels)[:, None], (label,))
 
     def places(self, split: str, count: int) -> Places:
         """Those of the first pictures of a split."""

@@ -11,8 +11,20 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from gentrain.errors import UserError
+from gentrain.images import ImageShape
+
 SMALLEST = 5
 HEAD_WIDENING = 4
+
+
+def check_size(family: str, shape: ImageShape) -> None:
+    """Raise UserError for pictures that the networks here are not made for."""
+    if not (8 <= shape.height <= 128 and 8 <= shape.width <= 128):
+        raise UserError(
+            f"model={family} takes pictures of 8 to 128 pixels a side, but these are {shape.height}x"
+            f"{shape.width}: set data.size within 8..128."
+        )
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Generator, Tensor, nn
 
-from gentrain.images import ImageShape, bits_per_dim
+from gentrain.images import ImageShape, bits_per_dim, psnr_db
 from gentrain.models import Generative
 
 NextBatch = Callable[[], Tensor]
@@ -57,3 +57,14 @@ def evaluate_images(
     if model.likelihood_kind is not None:
         values["bits_per_dim"] = bits_per_dim(values["nats"], shape)
     return values
+
+
+def means(figures: dict[str, Tensor]) -> dict[str, float]:
+    """The mean of each figure over all images, float64 (N,), and `psnr_db` of the mean squared error.
+
+    The PSNR of the mean error, not the mean of PSNRs: one perfect picture would outweigh all others there.
+    """
+    out = {name: value.mean() for name, value in figures.items()}
+    if "mse" in out:
+        out["psnr_db"] = psnr_db(out["mse"])
+    return {name: value.item() for name, value in out.items()}

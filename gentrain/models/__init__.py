@@ -1,9 +1,10 @@
 """What a family's network owes, and what it may offer besides.
 
-Legend: B batch, n images, C channels, H height, W width, D numbers in a code, F
-features. Images are uint8 levels.
+Legend: B batch, n images, C channels, H height, W width, D numbers in a code,
+F features. Images are uint8 levels.
 """
 
+from collections.abc import Iterable
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
@@ -42,6 +43,8 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
+    latent_dim: int  # D
+
     def decode(self, z_BD: Tensor) -> Tensor:
         """The pictures of codes, uint8 (B, C, H, W)."""
 
@@ -84,3 +87,25 @@ class DrawsPixels(Protocol):
 class ImportanceSampled(Protocol):
     def importance_nats(self, x_BCHW: Tensor, k: int, generator: Generator) -> Tensor:
         """The importance-weighted bound on -log p(x) with k samples, (B,)."""
+
+
+@runtime_checkable
+class StartsFromPictures(Protocol):
+    """Initial weights that depend on the pictures."""
+
+    def start_from(self, x_NCHW: Tensor, generator: Generator) -> None:
+        """Sets the weights from training pictures."""
+
+
+@runtime_checkable
+class SettlesOnPictures(Protocol):
+    """Buffers that are functions of the weights and of training pictures, and are needed only to sample."""
+
+    def settle(self, pictures: Iterable[Tensor]) -> None:
+        """Sets the buffers from batches of training pictures; called before it is sampled or saved."""
+
+
+@runtime_checkable
+class SaysHowItSamples(Protocol):
+    def samples_in_words(self) -> str:
+        """What a sample is, for the line that names the samples of a run."""

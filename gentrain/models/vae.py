@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
-from gentrain.layers.residual import Decoder, Encoder, keep_scale
+from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
 from gentrain.ranges import Above, AtLeast, Between
+from gentrain.seeding import normal_noise
 
 # s is clamped to [-20, 20]: a standard deviation of 5e-5 .. 2e4, outside of which exp(s) soon leaves
 # float32. The clamped s both draws z and enters the KL, so q stays one Gaussian and the bound a bound.
@@ -29,12 +29,6 @@ IMPORTANCE_CHUNK = 2**24
 def kl_to_prior(m_BZ: Tensor, s_BZ: Tensor) -> Tensor:
     """KL(N(m, diag exp(s)) || N(0, I)) of each dimension, nats (B, Z): 1/2 (exp(s) - 1 - s + m^2)."""
     return 0.5 * (torch.expm1(s_BZ) - s_BZ + m_BZ.square())
-
-
-def normal_noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Standard normal, drawn on the generator's device, returned on `like`'s."""
-    device = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device).to(like.device)
 
 
 class VAE(nn.Module):
@@ -62,11 +56,7 @@ class VAE(nn.Module):
         sample_mode: Literal["mean", "draw"],
     ) -> None:
         super().__init__()
-        if not (8 <= shape.height <= 128 and 8 <= shape.width <= 128):
-            raise UserError(
-                f"model=vae takes pictures of 8 to 128 pixels a side, but these are {shape.height}x"
-                f"{shape.width}: set data.size within 8..128."
-            )
+        check_size("vae", shape)
         self.shape, self.latent_dim, self.sample_mode = shape, latent_dim, sample_mode
         self.beta, self.kl_warmup_steps, self.free_bits = beta, kl_warmup_steps, free_bits
         self.likelihood = _build_likelihood(shape, likelihood, mixtures, sigma, sigma_value)

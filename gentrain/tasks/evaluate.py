@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gentrain.data import view_of
 from gentrain.data.images import Images
-from gentrain.images import bits_per_dim
+from gentrain.images import bits_per_dim, psnr_db
 from gentrain.learners import evaluate_images
 from gentrain.loop import evaluate_split
 from gentrain.models import ImportanceSampled
@@ -114,6 +114,8 @@ def evaluate(
         for name, (unit, meaning) in MEANINGS.items()
         if name in values
     }
+    if "mse" in figures:
+        figures["psnr_db"] = _psnr(figures["mse"])
     k = settings.iwae_samples
     if k is not None and isinstance(trained.model, ImportanceSampled):
         nats_N = importance_nats(trained.model, images, settings, k, progress)
@@ -121,6 +123,13 @@ def evaluate(
         bits_N = bits_per_dim(nats_N, trained.shape)
         figures["iwae_bits_per_dim"] = figure(bits_N, "bits/dim", f"the same, per dimension, k={k}")
     return figures
+
+
+def _psnr(mse: Figure) -> Figure:
+    """Of the mean squared error over all images, with that error's own standard error carried over."""
+    value = psnr_db(torch.tensor(mse.mean, dtype=torch.float64)).item()
+    error = 10 / math.log(10) * mse.standard_error / mse.mean if mse.mean else math.nan
+    return Figure(value, error, "dB", "10 log10(2^2 / mse): peak signal to noise ratio of that mean error")
 
 
 @torch.inference_mode()

@@ -78,7 +78,8 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     else:
         ends = between_seeds(trained, settings)
     t_T = torch.linspace(0, 1, settings.steps)
-    codes_BTD = PATHS[settings.path](*ends.codes_2BD, t_T)
+    first_BD, last_BD = ends.codes_2BD
+    codes_BTD = PATHS[settings.path](first_BD, last_BD, t_T)
     decoded_BTCHW = decode_paths(trained, codes_BTD)
     directory = trained.path / "interpolate"
     directory.mkdir(exist_ok=True)

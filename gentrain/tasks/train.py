@@ -20,6 +20,7 @@ from gentrain.data.images import Images
 from gentrain.device import Place, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.files import NO_SPACE
+from gentrain.from_pictures import start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, State, fit
 from gentrain.progress import Display, preparing, say
@@ -65,9 +66,10 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
             held.callback(directory.unlock)
         tracker = _record(command, directory, data, learner, place, state)
         say_start(command, directory.path, data, learner, place, state, console)
-        _train(
-            _fit_with(command, directory, data, learner, place, state, tracker, stop, console), state, console
-        )
+        fit_with = _fit_with(command, directory, data, learner, place, state, tracker, stop, console)
+        if stored is None and command.weights_from is None:
+            start(learner.parts["model"], fit_with.batches.images, command.config["seed"])
+        _train(fit_with, state, console)
 
 
 def _last_checkpoint(directory: RunDir, console: Console) -> Checkpoint | None:

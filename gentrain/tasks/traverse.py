@@ -178,6 +178,6 @@ def in_words(measured: Aggregate, count: int) -> list[str]:
     return [
         f"active units: {active} of {len(measured.active_Z)} (variance of the mean above {ACTIVE})",
         f"KL of all codes to the prior: {measured.kl_to_prior_gaussian:.2f} (bound from below) to "
-        f"{measured.kl_to_prior:.2f} nats (estimate from above), of a mean KL of {measured.kl_Z.sum():.2f}; the "
-        f"estimate tells {count} pictures apart, so at most {math.log(count):.2f} nats less than the mean KL",
+        f"{measured.kl_to_prior:.2f} nats (estimate from above), of a mean KL of {measured.kl_Z.sum():.2f}; "
+        f"with {count} pictures the estimate is at most {math.log(count):.2f} nats below the mean KL",
     ]

@@ -1,0 +1,35 @@
+"""What a network takes from the training pictures apart from gradients, for the families that ask for it.
+
+Both are functions of the weights, the pictures and the seed alone, so that they do not stand in the way of an
+exact resume, and what they find lies in the checkpoint with the weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gentrain.data.images import Images
+from gentrain.models import SettlesOnPictures, StartsFromPictures
+from gentrain.seeding import generator
+
+PICTURES = 4096  # at most; as many as there are, if there are fewer
+BATCH = 256
+
+
+def start(network: object, images: Images, seed: int) -> None:
+    """Initial weights from training pictures, before the first step of a new run."""
+    if isinstance(network, StartsFromPictures):
+        network.start_from(images.take(_chosen(images, seed)), generator(seed, "start"))
+
+
+@torch.no_grad()
+def settle(network: nn.Module, images: Images, seed: int) -> None:
+    """What a network must know of the training pictures to be sampled, by its weights as they are now."""
+    if isinstance(network, SettlesOnPictures):
+        network.eval()
+        network.settle(images.take(part) for part in _chosen(images, seed).split(BATCH))
+
+
+def _chosen(images: Images, seed: int) -> torch.Tensor:
+    return torch.randperm(len(images), generator=generator(seed, "from pictures"))[:PICTURES]
