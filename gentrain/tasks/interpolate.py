@@ -97,11 +97,13 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
 def refuse_without_codes(trained: TrainedRun, between: str) -> None:
     family = trained.config["model"]["name"]
     if not isinstance(trained.model, Decodes):
-        raise UserError(f"task=interpolate goes between codes, and a {family} makes no pictures from codes")
+        raise UserError(f"task=interpolate goes between codes, and model={family} has no pictures of codes")
     if between == "pictures" and not isinstance(trained.model, Encodes):
-        raise UserError(f"a {family} has no encoder to go between pictures; use interpolate.between=seeds")
+        raise UserError(
+            f"model={family} has no encoder to go between pictures; use interpolate.between=seeds"
+        )
     if between == "seeds" and not isinstance(trained.model, DrawsCodes):
-        raise UserError(f"a {family} draws no codes; use interpolate.between=pictures")
+        raise UserError(f"model={family} draws no codes; use interpolate.between=pictures")
 
 
 def between_pictures(trained: TrainedRun, images: Images, settings: Settings) -> Ends:

@@ -65,7 +65,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     trained, settings, console = open_run(config), Settings(**config["traverse"]), Console()
     family = trained.config["model"]["name"]
     if not (isinstance(trained.model, Encodes) and isinstance(trained.model, Decodes)):
-        raise UserError(f"task=traverse moves the codes of pictures, and a {family} has no such codes")
+        raise UserError(f"task=traverse moves the codes of pictures, and model={family} has no such codes")
     with preparing(console) as progress:
         packed = open_data_of(trained, config, progress)
     images = Images(packed.split(settings.split), view_of(trained.config["data"]), torch.device("cpu"))
