@@ -98,7 +98,7 @@ class PixelCNN(nn.Module):
         return self.trunk(e_BHWE.permute(0, 3, 1, 2))
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """The trunk's activations, averaged over each of FEATURE_GRID x FEATURE_GRID parts: (B, S * parts)."""
+        """The trunk's activations, averaged over each of the FEATURE_GRID^2 parts of the picture: (B, F)."""
         return adaptive_avg_pool2d(self.activations(x_BCHW), FEATURE_GRID).flatten(1)
 
     def params(self, x_BCHW: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ COUNT = 32  # places, those of the first test moons: in each, all quarters
 TRIED = np.arange(0, 360, 3)
 SHOWN = 9  # pictures on a path in the sheet
 
-Path_ = Callable[[Tensor, Tensor, Tensor], Tensor]
+CodePath = Callable[[Tensor, Tensor, Tensor], Tensor]  # as in latent.py
+Draw = Callable[[np.ndarray, Places], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,20 @@ class Match:
 
 
 def report_midpoints(
-    trained: TrainedRun, path: Path_, protocol: dict[str, Any], directory: Path, console: Console
+    trained: TrainedRun, path: CodePath, protocol: dict[str, Any], directory: Path, console: Console
 ) -> None:
     """Writes midpoints.json and midpoints.png, and prints a table."""
+    source, moons = drawn_as_in(trained)
+    figures = measure(trained, path, moons, source.places("test", COUNT))
+    write_json(directory / "midpoints.json", {"protocol": protocol | PROTOCOL, "figures": figures})
+    picture = show(trained, path, moons, source.places("test", COUNT).take(slice(0, 1)))
+    write_atomically(directory / "midpoints.png", png(picture))
+    console.print(table(figures))
+    say(console, f"written to {directory / 'midpoints.json'} and midpoints.png")
+
+
+def drawn_as_in(trained: TrainedRun) -> tuple[Moons, Draw]:
+    """The run's source, and what draws levels (N, C, H, W) from phases and places."""
     source = make_source(trained.config["data"])
     assert isinstance(source, Moons)
     view = view_of(trained.config["data"])
@@ -61,12 +73,7 @@ def report_midpoints(
         drawn = Images(source.draw(phases_N, places), view, torch.device("cpu"))
         return drawn.take(torch.arange(len(drawn)))
 
-    figures = measure(trained, path, moons, source.places("test", COUNT))
-    write_json(directory / "midpoints.json", {"protocol": protocol | PROTOCOL, "figures": figures})
-    picture = show(trained, path, moons, source.places("test", COUNT).take(slice(0, 1)))
-    write_atomically(directory / "midpoints.png", png(picture))
-    console.print(table(figures))
-    say(console, f"written to {directory / 'midpoints.json'} and midpoints.png")
+    return source, moons
 
 
 PROTOCOL = {
@@ -82,9 +89,7 @@ MEANINGS = {
 }
 
 
-def measure(
-    trained: TrainedRun, path: Path_, moons: Callable[[np.ndarray, Places], Tensor], places: Places
-) -> dict[str, Any]:
+def measure(trained: TrainedRun, path: CodePath, moons: Draw, places: Places) -> dict[str, Any]:
     """For midpoints, cross-fades and reconstructions: means over all pairs, and by quarter."""
     phases_BP = np.repeat(np.array(QUARTERS), len(places), 0)
     everywhere = places.take(np.tile(np.arange(len(places)), len(QUARTERS)))
@@ -150,17 +155,13 @@ def table(figures: dict[str, Any]) -> Table:
     return made
 
 
-def show(
-    trained: TrainedRun, path: Path_, moons: Callable[[np.ndarray, Places], Tensor], place: Places
-) -> Any:
+def show(trained: TrainedRun, path: CodePath, moons: Draw, place: Places) -> Any:
     """Around from half moon to half moon: the truth, the decoded path and the cross-fade."""
     rows = around(trained, path, moons, place)
     return sheet(to_picture(torch.stack(list(rows.values())), trained.shape.levels), list(rows))
 
 
-def around(
-    trained: TrainedRun, path: Path_, moons: Callable[[np.ndarray, Places], Tensor], place: Places
-) -> dict[str, Tensor]:
+def around(trained: TrainedRun, path: CodePath, moons: Draw, place: Places) -> dict[str, Tensor]:
     """Rows (K, C, H, W) by name: from the half moon through the full one to the other half."""
     t_T = torch.linspace(0, 1, SHOWN)
     rows: dict[str, list[Tensor]] = {"truth": [], "decoded": [], "cross-fade": []}
