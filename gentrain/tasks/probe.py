@@ -180,14 +180,14 @@ def probe(
         noise = generator(settings.seed, "probe labels", draw)
         chosen_KM = draw_labels(problem.train_labels_N, problem.classes, numbers[-1], noise)
         fresh = fresh_network(trained, settings.seed, draw)
+        random = Cached(cast(Featured, fresh).features, problem)
         for number, per_class in enumerate(numbers):
-            chosen_KM_ = chosen_KM[:, :per_class]
-            linear = frozen.fit(chosen_KM_)
+            labelled_KM = chosen_KM[:, :per_class]
+            linear = frozen.fit(labelled_KM)
             add(scores, FROZEN, per_class, Score(frozen.accuracy(linear), linear.l2))
-            add(scores, TUNED, per_class, tune(trained.model, frozen, chosen_KM_, settings, draw))
-            random = Cached(cast(Featured, fresh).features, problem)
-            add(scores, RANDOM, per_class, tune(fresh, random, chosen_KM_, settings, draw))
-            linear = pixels.fit(chosen_KM_)
+            add(scores, TUNED, per_class, tune(trained.model, frozen, labelled_KM, settings, draw))
+            add(scores, RANDOM, per_class, tune(fresh, random, labelled_KM, settings, draw))
+            linear = pixels.fit(labelled_KM)
             add(scores, PIXELS, per_class, Score(pixels.accuracy(linear), linear.l2))
             progress(draw * len(numbers) + number + 1, settings.draws * len(numbers))
     return scores
