@@ -100,6 +100,20 @@ def aggregate(m_NZ: Tensor, s_NZ: Tensor, generator: Generator) -> Aggregate:
     )
 
 
+def shares_of_label(z_ND: Tensor, labels_N: Tensor) -> Tensor:
+    """The share of each latent's variance that is between the classes of a label (eta squared): (D,), 0 .. 1.
+
+    By chance alone it is about (classes - 1) / (N - 1).
+    """
+    z_ND = z_ND.double().cpu()
+    classes, class_N = labels_N.unique(return_inverse=True)
+    sums_KD = z_ND.new_zeros(len(classes), z_ND.shape[1]).index_add_(0, class_N, z_ND)
+    counts_K1 = class_N.bincount().double()[:, None]
+    between_D = (counts_K1 * (sums_KD / counts_K1 - z_ND.mean(0)).square()).sum(0)
+    total_D = (z_ND - z_ND.mean(0)).square().sum(0)
+    return between_D / total_D.clamp(min=torch.finfo(torch.float64).tiny)
+
+
 def _log_mixture(z_NZ: Tensor, m_NZ: Tensor, s_NZ: Tensor) -> tuple[Tensor, Tensor]:
     """log q(z), (N,), and log q(z_j) of each dimension, (N, Z), q the mean of all N Gaussians."""
     chunk = max(1, MIXTURE_AT_ONCE // m_NZ.numel())

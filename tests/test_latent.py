@@ -13,13 +13,14 @@ from conftest import Command
 from families import FAMILIES
 from PIL import Image
 from scipy.integrate import quad
+from scipy.stats import f_oneway
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import gentrain as library
 from gentrain.data import open_data
 from gentrain.images import ImageShape
-from gentrain.latent import ACTIVE, aggregate, linear, spherical
+from gentrain.latent import ACTIVE, aggregate, linear, shares_of_label, spherical
 from gentrain.models.vae import VAE
 from gentrain.seeding import generator, seed_everything
 from gentrain.sheets import moving, sheet
@@ -120,6 +121,20 @@ def test_the_lower_bound_is_the_kl_of_the_gaussian_with_the_same_moments() -> No
     prior = MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double())
     assert found.kl_to_prior_gaussian == pytest.approx(kl_divergence(gaussian, prior).item(), rel=1e-6)
     assert found.kl_to_prior_gaussian < found.kl_to_prior < found.kl_Z.sum()
+
+
+def test_shares_of_a_label_are_those_of_an_analysis_of_variance() -> None:
+    noise = torch.Generator().manual_seed(4)
+    labels_N = torch.randint(0, 3, (600,), generator=noise) * 2  # a class is missing
+    z_ND = torch.randn(600, 3, generator=noise)
+    z_ND[:, 1] += labels_N
+    z_ND[:, 2] = labels_N
+    shares = shares_of_label(z_ND, labels_N)
+    groups = [z_ND[labels_N == k, :2].numpy() for k in (0, 2, 4)]
+    f = f_oneway(*groups).statistic  # between over within, each by its degrees of freedom
+    assert np.allclose(shares[:2].numpy(), f * 2 / (f * 2 + 597), rtol=1e-4)
+    assert shares[0] < 0.02 < 0.5 < shares[1]
+    assert shares[2].item() == pytest.approx(1)
 
 
 def test_no_sample_of_codes_tells_more_than_its_number() -> None:

@@ -261,7 +261,7 @@ def linear_gaussian(wider: float) -> tuple[VAE, Tensor, Tensor]:
     with torch.no_grad():
         z_BZ = torch.randn(20, 3, generator=generator(7))
         x_BCHW = model.likelihood.sample(model.decode_params(z_BZ), generator(8))
-    assert 0 < x_BCHW.min() and x_BCHW.max() < 255  # the outermost bins are open: no density there
+    assert x_BCHW.min() > 0 and x_BCHW.max() < 255  # the outermost bins are open: no density there
     points_BD = x_BCHW.flatten(1).double() * 2 / 255 - 1
     covariance = weight.double() @ weight.double().T + 0.1**2 * torch.eye(64, dtype=torch.float64)
     density_B = MultivariateNormal(bias.double(), covariance).log_prob(points_BD)

@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from gentrain.data import view_of
 from gentrain.data.images import Images
+from gentrain.data.packed import Packed
 from gentrain.errors import UserError
 from gentrain.files import write_atomically
 from gentrain.images import to_picture
-from gentrain.latent import ACTIVE, Aggregate, aggregate
+from gentrain.latent import ACTIVE, Aggregate, aggregate, shares_of_label
 from gentrain.models import Decodes, Encodes, HasPosterior
 from gentrain.progress import preparing, say
 from gentrain.ranges import Above, AtLeast, Between
@@ -94,10 +96,11 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     weights = "averaged weights" if trained.averaged else "last weights"
     protocol = {"run": str(trained.path), "step": trained.step, "weights": weights, **asdict(settings)}
     protocol["count"] = len(codes.mean_ND)
-    content = {"protocol": protocol, "shown": titles, **figures(codes, measured)}
+    shares = label_shares(codes, packed, settings.split)
+    content = {"protocol": protocol, "shown": titles, **figures(codes, measured), "label_shares": shares}
     write_json(directory / "traversal.json", content)
     if measured is not None:
-        console.print(table(measured, codes.order_D))
+        console.print(table(measured, shown_R, shares))
         for sentence in in_words(measured, len(codes.mean_ND)):
             say(console, sentence)
     say(console, f"{len(titles)} latents, one a row: {directory / 'grid.png'} and traversal.json")
@@ -134,6 +137,15 @@ def moved(start_D: Tensor, shown_R: Tensor, codes: Codes, values_K: Tensor) -> T
     return moved_RKD
 
 
+def label_shares(codes: Codes, packed: Packed, split: str) -> dict[str, list[float]]:
+    """By label: the share of each latent's variance that lies between its classes. What a latent is about."""
+    labels_NL = torch.from_numpy(np.asarray(packed.labels[packed.rows(split)]).astype(np.int64))
+    return {
+        label.name: shares_of_label(codes.mean_ND, labels_NL[: len(codes.mean_ND), column]).tolist()
+        for column, label in enumerate(packed.label_info)
+    }
+
+
 def figures(codes: Codes, measured: Aggregate | None) -> dict[str, Any]:
     """For traversal.json: lists hold one number a latent, in the code's own order."""
     if measured is None:
@@ -161,15 +173,20 @@ def figures(codes: Codes, measured: Aggregate | None) -> dict[str, Any]:
     }
 
 
-def table(measured: Aggregate, order_D: Tensor) -> Table:
-    made = Table(title="latents by KL (nats); q(z) is that of all pictures, p(z) = N(0, 1)")
-    for heading in ("latent", "KL", "Var of mean", "active", "noise sd", "q mean", "q var", "KL(q, p)"):
+def table(measured: Aggregate, shown_R: Tensor, shares: dict[str, list[float]]) -> Table:
+    made = Table(title="latents by KL (nats); m: mean of q(z|x), q: all pictures' q(z|x) together, p: prior")
+    for heading in ("latent", "KL", "var m", "noise", "q mean", "q var", "KL q,p"):
         made.add_column(heading, justify="right")
-    for z in order_D.tolist():
-        columns = (measured.noise_Z, measured.mean_Z, measured.variance_Z, measured.marginal_kl_Z)
-        active = "yes" if measured.active_Z[z] > ACTIVE else "no"
-        row = [f"z{z}", f"{measured.kl_Z[z]:.3f}", f"{measured.active_Z[z]:.3f}", active]
-        made.add_row(*row, *(f"{column[z]:.3f}" for column in columns))
+    if shares:
+        made.add_column("like label", no_wrap=True)
+    columns = (
+        measured.kl_Z, measured.active_Z, measured.noise_Z,
+        measured.mean_Z, measured.variance_Z, measured.marginal_kl_Z,
+    )  # fmt: skip
+    for z in shown_R.tolist():
+        row = [f"z{z}", *(f"{column[z]:.2f}" for column in columns)]
+        like = max(shares, key=lambda name: shares[name][z], default=None)
+        made.add_row(*row, *([f"{like} {shares[like][z]:.2f}"] if like is not None else []))
     return made
 
 
