@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import gentrain
@@ -60,10 +61,23 @@ def main() -> None:
             for what in ("decoded midpoint", "reconstruction"):
                 say(f"  {family}, {what}", [figures[what] for figures in found])
         say("  cross-fade", [figures["cross-fade"] for figures in found])
-        picture(out, phases).save(out / f"{phases.split()[0]}.png")
+    stacked({f"trained on {phases}": picture(out, phases) for phases in TRAINED_ON}).save(out / "moons.png")
 
 
-def picture(out: Path, phases: str) -> Any:
+def stacked(images: dict[str, Image.Image]) -> Image.Image:
+    """One below the other, each under its words."""
+    line = 24
+    width = max(image.width for image in images.values())
+    canvas = Image.new("RGB", (width, sum(image.height + line for image in images.values())), "white")
+    top = 0
+    for words, image in images.items():
+        ImageDraw.Draw(canvas).text((4, top + line / 2), words, "black", ImageFont.load_default(14), "lm")
+        canvas.paste(image, (0, top + line))
+        top += image.height + line
+    return canvas
+
+
+def picture(out: Path, phases: str) -> Image.Image:
     """The truth, both families and the cross-fade, from half moon over full moon to half moon, for seed 0."""
     rows: dict[str, Tensor] = {}
     for family in ("ae", "vae"):
