@@ -25,6 +25,8 @@ class Family:
 MODELS = {
     "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
+    "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize"),
+    "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize"),
     "pixelcnn": Family("gentrain.models.pixelcnn:PixelCNN", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {

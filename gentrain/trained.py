@@ -28,6 +28,7 @@ from gentrain.models import (
     Generative,
     HasPosterior,
     Reconstructs,
+    RunsChain,
 )
 from gentrain.rundir import is_run, read_config
 from gentrain.sampler import Draw, Progress
@@ -137,6 +138,41 @@ class TrainedRun:
             return torch.cat([empty, *(self.generative.sample(size, noise).cpu() for size in sizes)])
 
     @torch.no_grad()
+    def chain(
+        self,
+        n: int,
+        seed: int = 0,
+        steps: int | None = None,
+        start_NCHW: Tensor | np.ndarray | None = None,
+        watched: int = 8,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Tensor, Tensor]:
+        """n Markov chains: where they end, uint8 (n, C, H, W), and how the first `watched` of them got there,
+        uint8 (watched or n, steps + 1, C, H, W), the start first.
+
+        From noise and of the run's own number of steps these are `sample`'s, picture by picture.
+        """
+        model = self.model
+        if not isinstance(model, RunsChain):
+            raise UserError(f"{self._a_family} runs no chain: it draws a picture in one go")
+        noise, steps = generator(seed, "sample"), model.sample_steps if steps is None else steps
+        start = None if start_NCHW is None else self._checked(start_NCHW)
+        ends, frames = [], []
+        for begin in range(0, n, BATCH):
+            size = min(BATCH, n - begin)
+            with self.place.autocasting():
+                given = model.noise(size, noise) if start is None else start[begin : begin + size]
+                shown_BCHW, keep = given.to(self.place.device), max(0, watched - begin)
+                seen = [shown_BCHW[:keep].cpu()]
+                for number, next_BCHW in enumerate(model.chain(shown_BCHW, steps, noise)):
+                    shown_BCHW = next_BCHW
+                    seen.append(shown_BCHW[:keep].cpu())
+                    progress(begin // BATCH * steps + number + 1, -(-n // BATCH) * steps)
+            ends.append(shown_BCHW.cpu())
+            frames.append(torch.stack(seen, 1))
+        return torch.cat(ends), torch.cat(frames)
+
+    @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor | np.ndarray, seed: int = 0) -> Tensor:
         """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`)."""
         if self.likelihood_kind is None:
@@ -229,6 +265,12 @@ class TrainedRun:
         return f"{'an' if self._family[0] in 'aeio' else 'a'} {self._family}"
 
     def _map(self, function: Callable[[Tensor], Tensor], x_BCHW: Tensor | np.ndarray) -> Tensor:
+        images = self._checked(x_BCHW)
+        with self.place.autocasting():
+            return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])
+
+    def _checked(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
+        """The images, if they are what the model takes."""
         images = torch.as_tensor(x_BCHW)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.shape.chw:
             raise UserError(
@@ -240,8 +282,7 @@ class TrainedRun:
                 f"images must hold levels 0 .. {self.shape.levels - 1}, got {int(images.max())}; bytes "
                 f"become levels by gentrain.images.quantize(x, {self.shape.levels})"
             )
-        with self.place.autocasting():
-            return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])
+        return images
 
 
 def _place(device: str | Mapping[str, Any]) -> Place:

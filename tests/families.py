@@ -9,6 +9,9 @@ import torch
 
 FAMILIES: dict[str, list[str]] = {
     "ae": ["model=ae", "model.latent_dim=3", "model.width=4", "model.hidden=8"],
+    # From random numbers, so that there is a loss to fall: clusters are near the end of it.
+    "gmm": ["model=gmm", "model.components=2", "model.factors=1", "model.start=random"],
+    "gsn": ["model=gsn", "model.latent_dim=3", "model.width=4", "model.hidden=8", "model.sample_steps=3"],
     "pixelcnn": [
         "model=pixelcnn",
         "model.width=4",

@@ -4,7 +4,7 @@ Legend: B batch, n images, C channels, H height, W width, D numbers in a code,
 F features. Images are uint8 levels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
@@ -81,6 +81,19 @@ class DrawsPixels(Protocol):
 
     def draw(self, n: int, generator: Generator, draw: Draw, progress: Progress) -> Tensor:
         """uint8 (n, C, H, W)."""
+
+
+@runtime_checkable
+class RunsChain(Protocol):
+    """Pictures are states of a Markov chain, so there is a say in where it starts and how long it runs."""
+
+    sample_steps: int  # of `sample`, which starts from noise
+
+    def noise(self, n: int, generator: Generator) -> Tensor:
+        """States to start from, uint8 (n, C, H, W)."""
+
+    def chain(self, start_BCHW: Tensor, steps: int, generator: Generator) -> Iterator[Tensor]:
+        """What to show after each step, uint8 (B, C, H, W)."""
 
 
 @runtime_checkable

@@ -13,12 +13,13 @@ from torchvision.utils import make_grid
 from gentrain.errors import UserError
 from gentrain.files import write_atomically
 from gentrain.images import to_picture
-from gentrain.models import SaysHowItSamples
+from gentrain.models import RunsChain, SaysHowItSamples
 from gentrain.progress import preparing, say
 from gentrain.ranges import Above, AtLeast
 from gentrain.sampler import Draw
+from gentrain.tasks.chain import WATCHED, starts, steps_shown
 from gentrain.tasks.codes import read_codes
-from gentrain.tasks.on_run import check_on_run, open_run
+from gentrain.tasks.on_run import WHERE, check_on_run, open_run
 from gentrain.tracking import columns, png_bytes
 from gentrain.trained import TrainedRun
 
@@ -34,47 +35,85 @@ class Settings:
     temperature: Annotated[float, Above(0)]
     mode: Literal["draw", "argmax"]
     codes: str | None
+    chain_steps: Annotated[int, AtLeast(1)] | None
+    chain_from: str | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures, how they came to be in words, and, of a chain, how the first of them got there."""
+
+    levels_NCHW: Tensor
+    how: str
+    frames_RTCHW: Tensor | None = None
 
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
-    check_on_run(config, overrides)
+    looks_at_data = config["sample"]["chain_from"] in ("valid", "test")
+    check_on_run(config, overrides, may_set=WHERE if looks_at_data else ())
     if config["sample"]["codes"] is None:
         return
     typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    for key in ("count", "seed", "temperature", "mode"):
+    for key in ("count", "seed", "temperature", "mode", "chain_steps", "chain_from"):
         if f"sample.{key}" in typed:
             raise UserError(f"sample.{key} has no meaning beside sample.codes: each code is one picture")
     read_codes("sample.codes", config["sample"]["codes"])
 
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
-    """Writes <run>/sample/grid.png and <run>/sample/00000.png ..."""
+    """Writes <run>/sample/grid.png and <run>/sample/00000.png ..., of a chain also <run>/sample/chain.png."""
     trained, settings, console = open_run(config), Settings(**config["sample"]), Console()
     with preparing(console, "drawing") as progress:
-        levels_NCHW, how = _draw(trained, settings, progress)
-    images_NCHW = to_picture(levels_NCHW, trained.shape.levels)
+        drawn = _draw(trained, settings, config, progress)
+    images_NCHW = to_picture(drawn.levels_NCHW, trained.shape.levels)
     directory = trained.path / "sample"
     directory.mkdir(exist_ok=True)
-    for old in directory.glob("[0-9]*.png"):
-        old.unlink()
+    for old in [*directory.glob("[0-9]*.png"), directory / "chain.png"]:
+        old.unlink(missing_ok=True)
     for number, image_CHW in enumerate(images_NCHW):
         write_atomically(directory / f"{number:05d}.png", png_bytes(image_CHW))
     grid_CHW = make_grid(images_NCHW, nrow=columns(len(images_NCHW)), padding=2, pad_value=255)
     write_atomically(directory / "grid.png", png_bytes(grid_CHW))
     weights = "averaged weights" if trained.averaged else "last weights"
-    say(
-        console,
-        f"{len(images_NCHW)} samples of step {trained.step} ({weights}{how}): {directory / 'grid.png'}",
-    )
+    how = f"; {drawn.how}" if drawn.how else ""
+    count, file = len(images_NCHW), directory / "grid.png"
+    say(console, f"{count} samples of step {trained.step} ({weights}{how}): {file}")
+    if drawn.frames_RTCHW is not None:
+        _write_chain(drawn.frames_RTCHW, trained, console)
 
 
 def _draw(
-    trained: TrainedRun, settings: Settings, progress: Callable[[int, int], None]
-) -> tuple[Tensor, str]:
-    """The pictures, and how they came to be in words, where there is more than one way."""
-    if settings.codes is not None:
-        return trained.decode(read_codes("sample.codes", settings.codes)), f"; codes from {settings.codes}"
-    draw = Draw(settings.temperature, settings.mode)
-    levels_NCHW = trained.sample(settings.count, settings.seed, draw, progress)
+    trained: TrainedRun,
+    settings: Settings,
+    config: dict[str, Any],
+    progress: Callable[[int, int], None],
+) -> Drawn:
+    """Each option leads to what the run must then be able to do; what it is not raises UserError."""
     model = trained.model
-    return levels_NCHW, f"; {model.samples_in_words()}" if isinstance(model, SaysHowItSamples) else ""
+    if settings.codes is not None:
+        codes_ND = read_codes("sample.codes", settings.codes)
+        return Drawn(trained.decode(codes_ND), f"codes from {settings.codes}")
+    draw = Draw(settings.temperature, settings.mode)
+    asked = settings.chain_steps is not None or settings.chain_from is not None
+    if asked and draw != Draw():
+        raise UserError("sample.temperature and sample.mode have no meaning beside sample.chain_...")
+    if not asked and not (isinstance(model, RunsChain) and draw == Draw()):
+        levels_NCHW = trained.sample(settings.count, settings.seed, draw, progress)
+        return Drawn(levels_NCHW, model.samples_in_words() if isinstance(model, SaysHowItSamples) else "")
+    start_NCHW = starts(trained, config, settings.count, progress)
+    levels_NCHW, frames_RTCHW = trained.chain(
+        settings.count, settings.seed, settings.chain_steps, start_NCHW, WATCHED, progress
+    )
+    steps = frames_RTCHW.shape[1] - 1
+    how = f"{steps} steps of the chain from {settings.chain_from or 'noise'}"
+    return Drawn(levels_NCHW, how, frames_RTCHW)
+
+
+def _write_chain(frames_RTCHW: Tensor, trained: TrainedRun, console: Console) -> None:
+    """One chain a row, from where it started."""
+    shown = steps_shown(frames_RTCHW.shape[1])
+    images_NCHW = to_picture(frames_RTCHW[:, shown].flatten(0, 1), trained.shape.levels)
+    grid_CHW = make_grid(images_NCHW, nrow=len(shown), padding=2, pad_value=255)
+    file = trained.path / "sample" / "chain.png"
+    write_atomically(file, png_bytes(grid_CHW))
+    say(console, f"the chain after {', '.join(map(str, shown))} steps: {file}")

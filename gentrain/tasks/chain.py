@@ -1,0 +1,52 @@
+"""What task=sample needs for families whose pictures are states of a Markov chain: its start, its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gentrain.data import view_of
+from gentrain.data.decode import decode
+from gentrain.data.images import Images
+from gentrain.errors import UserError
+from gentrain.files import expanded
+from gentrain.images import quantize
+from gentrain.tasks.on_run import open_data_of
+from gentrain.trained import TrainedRun
+
+WATCHED = 8  # chains in the picture, one a row
+COLUMNS = 14  # of it, at most
+
+
+def starts(
+    trained: TrainedRun, config: Mapping[str, Any], count: int, progress: Callable[[int, int], None]
+) -> Tensor | None:
+    """`sample.chain_from` as pictures, uint8 levels (count, C, H, W); None for noise."""
+    source = config["sample"]["chain_from"] or "noise"
+    if source == "noise":
+        return None
+    if source in ("valid", "test"):
+        packed = open_data_of(trained, config, progress)
+        split = Images(packed.split(source), view_of(trained.config["data"]), torch.device("cpu"))
+        return split.take(torch.arange(count) % len(split))
+    path, shape = expanded(source), trained.shape
+    if not path.is_file():
+        raise UserError(f"sample.chain_from={source} is no picture file; it may also be noise, valid or test")
+    decoded = decode(path.read_bytes(), shape.height, shape.channels)
+    if isinstance(decoded, str):
+        raise UserError(f"sample.chain_from={source} is no picture that can be used: {decoded}")
+    return quantize(torch.from_numpy(decoded), shape.levels).repeat(count, 1, 1, 1)
+
+
+def steps_shown(frames: int) -> list[int]:
+    """Which of so many frames are shown, the first and the last among them: the first steps change most."""
+    if frames <= COLUMNS:
+        return list(range(frames))
+    ratio = (frames - 1) ** (1 / (COLUMNS - 1))
+    chosen = [0]
+    for number in range(1, COLUMNS):
+        chosen.append(max(chosen[-1] + 1, round(ratio**number)))
+    return [*chosen[:-1], frames - 1]
