@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 import gentrain as library
+from gentrain import probe_arms as arms
 from gentrain.chart import Curve, Frame, chart
 from gentrain.data import open_data
 from gentrain.probing import (
@@ -149,7 +150,7 @@ def test_four_arms_for_families_with_features(family: str, gentrain: Command, cl
     outcome = gentrain("task=probe", "run=run", *SMALL)
     assert outcome.status == 0, outcome.err
     found = json.loads(Path("run/probe/probe.json").read_text())
-    assert list(found["arms"]) == [task.FROZEN, task.TUNED, task.RANDOM, task.PIXELS]
+    assert list(found["arms"]) == [arms.FROZEN, arms.TUNED, arms.RANDOM, arms.PIXELS]
     assert found["protocol"]["label"] == "class"
     assert found["protocol"]["choices"] == ["left", "right"]
     for arm, by_number in found["arms"].items():
@@ -158,7 +159,7 @@ def test_four_arms_for_families_with_features(family: str, gentrain: Command, cl
             assert len(scores["accuracies"]) == 2
             assert scores["mean"] == pytest.approx(np.mean(scores["accuracies"]))
             assert scores["standard_deviation"] == pytest.approx(np.std(scores["accuracies"], ddof=1))
-    assert found["arms"][task.PIXELS]["5"]["mean"] > 0.9  # an easy problem for a linear layer on pixels
+    assert found["arms"][arms.PIXELS]["5"]["mean"] > 0.9  # an easy problem for a linear layer on pixels
     assert Image.open("run/probe/probe.png").size == (760, 480)
     assert "fine-tuned encoder" in outcome.out
     first = Path("run/probe/probe.json").read_bytes()
@@ -177,10 +178,10 @@ def test_held_out_labels_choose_nothing(gentrain: Command, classes: Path) -> Non
     run = library.load("run")
     packed = open_data(run.config["data"], lambda *_: None)
     weights = {name: value.clone() for name, value in run.model.state_dict().items()}
-    problem = task.make_problem(run, packed, 0, settings())
-    scores = task.probe(run, problem, settings(), lambda *_: None)
-    turned = task.Problem(**{**vars(problem), "held_out_labels_N": 1 - problem.held_out_labels_N})
-    other = task.probe(run, turned, settings(), lambda *_: None)
+    problem, tuning = task.make_problem(run, packed, 0, settings()), arms.Tuning(2, 4, 1e-3)
+    scores = arms.probe(run, problem, [2, 4], 2, tuning, 0, lambda *_: None)
+    turned = arms.Problem(**{**vars(problem), "held_out_labels_N": 1 - problem.held_out_labels_N})
+    other = arms.probe(run, turned, [2, 4], 2, tuning, 0, lambda *_: None)
     for arm, by_number in scores.items():
         for per_class, found in by_number.items():
             for score, twin in zip(found, other[arm][per_class], strict=True):
@@ -224,9 +225,9 @@ def test_more_labels_help_where_they_should(gentrain: Command, classes: Path) ->
         "probe.steps=30",
         "probe.lr=0.01",
     )
-    arms = json.loads(Path("run/probe/probe.json").read_text())["arms"]
-    assert arms[task.RANDOM]["20"]["mean"] > 0.9
-    assert arms[task.PIXELS]["20"]["mean"] > arms[task.PIXELS]["1"]["mean"] - 0.01
+    found = json.loads(Path("run/probe/probe.json").read_text())["arms"]
+    assert found[arms.RANDOM]["20"]["mean"] > 0.9
+    assert found[arms.PIXELS]["20"]["mean"] > found[arms.PIXELS]["1"]["mean"] - 0.01
 
 
 @pytest.mark.parametrize(
@@ -245,6 +246,13 @@ def test_what_it_refuses(override: str, sentence: str, gentrain: Command, classe
     assert outcome.status == 2
     assert sentence in outcome.err
     assert not Path("run/probe").exists()
+
+
+def test_a_family_without_features(gentrain: Command, classes: Path) -> None:
+    train(gentrain, "gmm", classes, "train.max_steps=1")
+    outcome = gentrain("task=probe", "run=run")
+    assert outcome.status == 2
+    assert "task=probe needs features of pictures, and model=gmm has none" in outcome.err
 
 
 def test_pictures_without_labels(gentrain: Command, tiny: list[str]) -> None:

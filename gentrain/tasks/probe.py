@@ -1,60 +1,36 @@
-"""task=probe: what a learned encoder is worth with few labels.
+"""task=probe: what a learned encoder is worth with few labels. The arms are in probe_arms.py.
 
-Legend: N pictures, K classes, F features, B batch, C channels, H height, W width.
+Legend: N pictures, K classes.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from gentrain.build import make_network
 from gentrain.chart import Curve, chart
 from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
 from gentrain.files import write_atomically
-from gentrain.images import to_unit
 from gentrain.models import Featured
-from gentrain.probing import (
-    L2_STRENGTHS,
-    Classifier,
-    Linear,
-    Scaling,
-    choose_l2,
-    draw_labels,
-    epochs,
-    fit_linear,
-)
+from gentrain.probe_arms import Problem, Score, Scores, Tuning, probe
+from gentrain.probing import L2_STRENGTHS
 from gentrain.progress import preparing, say
 from gentrain.ranges import Above, AtLeast, Between
 from gentrain.rundir import write_json
-from gentrain.seeding import generator, seed_everything
 from gentrain.sheets import png
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
 from gentrain.trained import TrainedRun
 
 SECTIONS = ()  # of this config: none, they are the run's
-SCALED_BY = 2000  # training pictures that features are scaled by, without their labels
-FEATURES_AT_ONCE = 256  # pictures
-FROZEN, TUNED, RANDOM, PIXELS = (
-    "frozen encoder",
-    "fine-tuned encoder",
-    "same network, random weights",
-    "raw pixels",
-)
-Features = Callable[[Tensor], Tensor]  # uint8 levels (B, C, H, W) -> float (B, F)
 
 
 @dataclass(frozen=True)
@@ -69,24 +45,6 @@ class Settings:
     batch_size: Annotated[int, AtLeast(1)]
     lr: Annotated[float, Above(0)]
     seed: Annotated[int, AtLeast(0)]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Pictures and one label of each; what the accuracy is measured on is looked at for nothing else."""
-
-    train: Images
-    train_labels_N: np.ndarray
-    held_out: Images
-    held_out_labels_N: Tensor
-    classes: int
-    place: Any  # of device.py
-
-
-@dataclass(frozen=True)
-class Score:
-    accuracy: float
-    l2: float
 
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
@@ -107,7 +65,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     column, label = choose_label(packed, settings.label)
     problem = make_problem(trained, packed, column, settings)
     with preparing(console, "probing") as progress:
-        scores = probe(trained, problem, settings, progress)
+        tuning = Tuning(settings.steps, settings.batch_size, settings.lr)
+        numbers, draws = settings.labels_per_class, settings.draws
+        scores = probe(trained, problem, numbers, draws, tuning, settings.seed, progress)
     directory = trained.path / "probe"
     directory.mkdir(exist_ok=True)
     content = {"protocol": protocol(trained, problem, label, settings), "arms": as_json(scores)}
@@ -164,115 +124,6 @@ def make_problem(trained: TrainedRun, packed: Packed, column: int, settings: Set
     return Problem(train, labels["train"], held_out, held_out_labels_N, len(label.choices), trained.place)
 
 
-# ---- the arms
-
-
-def probe(
-    trained: TrainedRun, problem: Problem, settings: Settings, progress: Callable[[int, int], None]
-) -> dict[str, dict[int, list[Score]]]:
-    """Scores by arm and by labels per class, one a draw of labels."""
-    levels = trained.shape.levels
-    frozen = Cached(cast(Featured, trained.model).features, problem)
-    pixels = Cached(lambda x: to_unit(x, levels).flatten(1), problem)
-    numbers = sorted(set(settings.labels_per_class))
-    scores: dict[str, dict[int, list[Score]]] = {arm: {} for arm in (FROZEN, TUNED, RANDOM, PIXELS)}
-    for draw in range(settings.draws):
-        noise = generator(settings.seed, "probe labels", draw)
-        chosen_KM = draw_labels(problem.train_labels_N, problem.classes, numbers[-1], noise)
-        fresh = fresh_network(trained, settings.seed, draw)
-        random = Cached(cast(Featured, fresh).features, problem)
-        for number, per_class in enumerate(numbers):
-            labelled_KM = chosen_KM[:, :per_class]
-            linear = frozen.fit(labelled_KM)
-            add(scores, FROZEN, per_class, Score(frozen.accuracy(linear), linear.l2))
-            add(scores, TUNED, per_class, tune(trained.model, frozen, labelled_KM, settings, draw))
-            add(scores, RANDOM, per_class, tune(fresh, random, labelled_KM, settings, draw))
-            linear = pixels.fit(labelled_KM)
-            add(scores, PIXELS, per_class, Score(pixels.accuracy(linear), linear.l2))
-            progress(draw * len(numbers) + number + 1, settings.draws * len(numbers))
-    return scores
-
-
-def add(scores: dict[str, dict[int, list[Score]]], arm: str, per_class: int, score: Score) -> None:
-    scores[arm].setdefault(per_class, []).append(score)
-
-
-class Cached:
-    """Features that do not change, and linear layers on them."""
-
-    def __init__(self, features: Features, problem: Problem) -> None:
-        self.features, self.problem = features, problem
-        some = torch.arange(min(SCALED_BY, len(problem.train)))
-        self.scaling = Scaling.of(self._of(problem.train, some))
-        self._held_out_NF: Tensor | None = None
-
-    @torch.no_grad()
-    def _of(self, images: Images, indices: Tensor) -> Tensor:
-        """Float32 (N, F) on the CPU."""
-        parts = []
-        with self.problem.place.autocasting():
-            for part in indices.split(FEATURES_AT_ONCE):
-                parts.append(self.features(images.take(part)).float().cpu())
-        return torch.cat(parts)
-
-    def fit(self, chosen_KM: Tensor) -> Linear:
-        x_NF, y_N = self.scaling(self._of(self.problem.train, chosen_KM.flatten())), labels_of(chosen_KM)
-        classes, per_class = chosen_KM.shape
-        return fit_linear(x_NF, y_N, classes, choose_l2(x_NF, y_N, classes, per_class))
-
-    def accuracy(self, linear: Linear) -> float:
-        if self._held_out_NF is None:
-            self._held_out_NF = self._of(self.problem.held_out, torch.arange(len(self.problem.held_out)))
-        hits = linear.logits(self.scaling(self._held_out_NF)).argmax(1) == self.problem.held_out_labels_N
-        return hits.double().mean().item()
-
-
-def labels_of(chosen_KM: Tensor) -> Tensor:
-    """The classes of `chosen_KM.flatten()`."""
-    return torch.arange(len(chosen_KM)).repeat_interleave(chosen_KM.shape[1])
-
-
-def fresh_network(trained: TrainedRun, seed: int, draw: int) -> nn.Module:
-    """The run's network as it would be before training."""
-    with torch.random.fork_rng():
-        seed_everything(seed, "probe weights", draw)
-        network = make_network(trained.config)
-    return network.to(trained.place.device).to(memory_format=trained.place.memory_format).eval()
-
-
-def tune(network: nn.Module, cached: Cached, chosen_KM: Tensor, settings: Settings, draw: int) -> Score:
-    """A copy of the network, trained as a whole after its linear layer was fitted alone.
-
-    Adam with a cosine to 0, no dropout, the same steps whatever the number of labels.
-    """
-    linear, problem = cached.fit(chosen_KM), cached.problem
-    copy = deepcopy(network).requires_grad_(True)
-    place = problem.place
-    classifier = Classifier(cast(Featured, copy).features, cached.scaling, linear).to(place.device)
-    optimizer = torch.optim.Adam([*copy.parameters(), *classifier.head.parameters()], lr=settings.lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    indices_N, y_N = chosen_KM.flatten(), labels_of(chosen_KM).to(place.device)
-    noise = generator(settings.seed, "probe batches", draw)
-    for batch in epochs(len(indices_N), settings.batch_size, settings.steps, noise):
-        optimizer.zero_grad()
-        with place.autocasting():
-            logits_BK = classifier(problem.train.take(indices_N[batch]))
-        cross_entropy(logits_BK.float(), y_N[batch.to(place.device)]).backward()
-        optimizer.step()
-        schedule.step()
-    return Score(accuracy_of(classifier, problem), linear.l2)
-
-
-@torch.no_grad()
-def accuracy_of(classifier: Classifier, problem: Problem) -> float:
-    hits = 0
-    for indices in problem.held_out.chunks(FEATURES_AT_ONCE):
-        with problem.place.autocasting():
-            guesses = classifier(problem.held_out.take(indices)).argmax(1).cpu()
-        hits += int((guesses == problem.held_out_labels_N[indices]).sum())
-    return hits / len(problem.held_out)
-
-
 # ---- what is written and printed
 
 
@@ -291,7 +142,7 @@ def protocol(trained: TrainedRun, problem: Problem, label: Label, settings: Sett
     }
 
 
-def as_json(scores: dict[str, dict[int, list[Score]]]) -> dict[str, Any]:
+def as_json(scores: Scores) -> dict[str, Any]:
     return {
         arm: {
             str(per_class): {
@@ -315,7 +166,7 @@ def spread_of(scores: list[Score]) -> float | None:
     return statistics.stdev(score.accuracy for score in scores) if len(scores) > 1 else None
 
 
-def curves(scores: dict[str, dict[int, list[Score]]]) -> dict[str, Curve]:
+def curves(scores: Scores) -> dict[str, Curve]:
     return {
         arm: Curve(
             list(by_number), list(map(mean_of, by_number.values())),
@@ -325,7 +176,7 @@ def curves(scores: dict[str, dict[int, list[Score]]]) -> dict[str, Curve]:
     }  # fmt: skip
 
 
-def table(scores: dict[str, dict[int, list[Score]]], title: str, settings: Settings) -> Table:
+def table(scores: Scores, title: str, settings: Settings) -> Table:
     made = Table(title=f"accuracy in %, mean and standard deviation over {settings.draws} draws; {title}")
     made.add_column("labels per class")
     for per_class in next(iter(scores.values())):
