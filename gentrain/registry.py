@@ -42,6 +42,7 @@ DATA = {
     "digits": "gentrain.data.digits:Digits",
     "huggingface": "gentrain.data.huggingface:HuggingFace",
     "anime_faces": "gentrain.data.anime_faces:AnimeFaces",
+    "moons": "gentrain.data.moons:Moons",
 }
 OPTIMIZERS = {
     "adamw": "gentrain.optimizers:adamw",
@@ -54,6 +55,9 @@ TASKS = {
     "sample": "gentrain.tasks.sample",
     "evaluate": "gentrain.tasks.evaluate",
     "inspect": "gentrain.tasks.inspect",
+    "interpolate": "gentrain.tasks.interpolate",
+    "traverse": "gentrain.tasks.traverse",
+    "probe": "gentrain.tasks.probe",
 }
 
 

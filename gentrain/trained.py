@@ -20,7 +20,17 @@ from gentrain.device import Place, set_up
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.images import ImageShape
-from gentrain.models import Completes, Decodes, DrawsPixels, Encodes, Generative, Reconstructs, RunsChain
+from gentrain.models import (
+    Completes,
+    Decodes,
+    DrawsCodes,
+    DrawsPixels,
+    Encodes,
+    Generative,
+    HasPosterior,
+    Reconstructs,
+    RunsChain,
+)
 from gentrain.rundir import is_run, read_config
 from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator
@@ -207,6 +217,22 @@ class TrainedRun:
         if not isinstance(self.model, Encodes):
             raise UserError(f"{self._a_family} has no encoder")
         return self._map(self.model.encode, x_BCHW)
+
+    @torch.no_grad()
+    def posterior(self, x_BCHW: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the codes' Gaussians, float32 (n, D) each."""
+        model = self.model
+        if not isinstance(model, HasPosterior):
+            raise UserError(f"{self._a_family} has no posterior over codes")
+        stacked_B2D = self._map(lambda x: torch.stack(model.posterior(x), 1), x_BCHW)
+        return stacked_B2D[:, 0], stacked_B2D[:, 1]
+
+    @torch.no_grad()
+    def draw_codes(self, n: int, seed: int = 0) -> Tensor:
+        """Codes as those that samples are made from, float32 (n, D)."""
+        if not isinstance(self.model, DrawsCodes):
+            raise UserError(f"{self._a_family} draws no codes")
+        return self.model.draw_codes(n, generator(seed, "codes")).float().cpu()
 
     @torch.no_grad()
     def decode(self, codes_ND: Tensor | np.ndarray) -> Tensor:

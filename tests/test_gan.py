@@ -30,7 +30,7 @@ from gentrain.settings import Schedule, Train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "gan.yaml"
 SHAPE = ImageShape(3, 8, 8)
-CPU = Place(torch.device("cpu"), None, False, False)
+CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
 
 
 def settings(**changes: object) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def test_r1_and_r2_are_on_the_inputs_of_d_and_the_fake_is_cut_off() -> None:
 
 def test_penalties_are_float32_under_bf16() -> None:
     """The same figures as without autocast, but for the generator's pictures, which bf16 has rounded."""
-    place = Place(torch.device("cpu"), torch.bfloat16, False, False)
+    place = Place(torch.device("cpu"), torch.bfloat16, channels_last=False, compile=False, cuda_graph=False)
     figures = []
     for where in (CPU, place):
         players = learner(gan(), where)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
@@ -240,6 +240,52 @@ def test_the_bounds_against_the_exact_marginal() -> None:
     assert (one_B - elbo_B).mean().abs() < 0.05, "k = 1 is the ELBO, its KL sampled"
     assert (ten_B < one_B).all() and (ten_B > exact_B - 0.05).all()
     assert torch.allclose(many_B, exact_B, atol=0.1)
+
+
+def linear_gaussian(wider: float) -> tuple[VAE, Tensor, Tensor]:
+    """z in 3 dimensions, p(x|z) = N(W z + b, 0.1^2 I) on 256 levels: p(x) = N(b, W W^T + 0.1^2 I) in closed form.
+
+    W's columns are orthogonal, so the true posterior has a diagonal covariance; the encoder gives it with `wider` added
+    to its log-variance. Returns the model, images drawn from it, and -log p(x): density times width of the bins.
+    """
+    model = small(latent_dim=3, likelihood="gaussian", sigma="fixed", sigma_value=0.1)
+    columns, _ = torch.linalg.qr(torch.randn(64, 3, generator=generator(5)))
+    weight, bias = 0.2 * columns, 0.1 * torch.randn(64, generator=generator(6))
+    model.decoder = ByHand(weight, bias, (8, 8))
+    precision = 1 + 0.2**2 / 0.1**2
+    to_mean = weight.T / 0.1**2 / precision
+    model.encoder = ByHand(to_mean, -(to_mean @ bias), None)
+    model.to_posterior = nn.Linear(3, 6)
+    model.to_posterior.weight.data = torch.cat([torch.eye(3), torch.zeros(3, 3)])
+    model.to_posterior.bias.data = torch.tensor([0.0] * 3 + [-math.log(precision) + wider] * 3)
+    with torch.no_grad():
+        z_BZ = torch.randn(20, 3, generator=generator(7))
+        x_BCHW = model.likelihood.sample(model.decode_params(z_BZ), generator(8))
+    assert x_BCHW.min() > 0 and x_BCHW.max() < 255  # the outermost bins are open: no density there
+    points_BD = x_BCHW.flatten(1).double() * 2 / 255 - 1
+    covariance = weight.double() @ weight.double().T + 0.1**2 * torch.eye(64, dtype=torch.float64)
+    density_B = MultivariateNormal(bias.double(), covariance).log_prob(points_BD)
+    return model, x_BCHW, -(density_B + 64 * math.log(2 / 255))
+
+
+def test_on_a_linear_gaussian_model_the_bound_meets_the_closed_form() -> None:
+    """With the true posterior there is no gap: every draw of z gives -log p(x) itself."""
+    model, x_BCHW, exact_B = linear_gaussian(wider=0.0)
+    bound_B = model.importance_nats(x_BCHW, 1, generator()).double()
+    assert torch.allclose(bound_B, exact_B, atol=0.05)  # of about 260 nats: bins have a width
+
+
+def test_on_a_linear_gaussian_model_the_importance_bound_tightens_with_k() -> None:
+    """With a posterior too wide by e: the gap is KL(q || posterior) = 3/2 (e - 2), and k samples close it."""
+    model, x_BCHW, exact_B = linear_gaussian(wider=1.0)
+    repeated = x_BCHW.repeat(400, 1, 1, 1)
+    gaps = {"elbo": model.evaluate(repeated, generator())["nats"].double().mean() - exact_B.mean()}
+    for k in (1, 4, 16, 64):
+        gaps[k] = model.importance_nats(repeated, k, generator(k)).double().mean() - exact_B.mean()
+    assert gaps["elbo"].item() == pytest.approx(1.5 * (math.e - 2), abs=0.05)
+    assert gaps["elbo"] > gaps[4] > gaps[16] > gaps[64] > -0.02
+    assert abs(gaps[1] - gaps["elbo"]) < 0.05
+    assert gaps[64] < 0.05
 
 
 def test_importance_bound_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What a family's network owes, and what it may offer besides.
 
-Legend: B batch, n images, C channels, H height, W width, D numbers in a code. Images are uint8 levels.
+Legend: B batch, n images, C channels, H height, W width, D numbers in a code,
+F features. Images are uint8 levels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -75,6 +76,26 @@ class Decodes(Protocol):
 
     def decode(self, z_BD: Tensor) -> Tensor:
         """The pictures of codes, uint8 (B, C, H, W)."""
+
+
+@runtime_checkable
+class DrawsCodes(Protocol):
+    """Samples are decoded from codes that are drawn first."""
+
+    def draw_codes(self, n: int, generator: Generator) -> Tensor:
+        """Codes as `sample` draws them, float32 (n, D)."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    def posterior(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code of a picture, a Gaussian, (B, D) each; the prior is N(0, I)."""
+
+
+@runtime_checkable
+class Featured(Protocol):
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """What the network makes of pictures, to lay a linear layer on: float (B, F), differentiable."""
 
 
 @runtime_checkable

@@ -109,10 +109,14 @@ class AE(nn.Module):
 
     # -- codes and pictures
 
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """uint8 images -> the encoder's last hidden layer, (B, F)."""
+        return self.encoder(to_unit(x_BCHW, self.shape.levels))
+
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor) -> Tensor:
         """Codes, float32 (B, D)."""
-        return self.to_code(self.encoder(to_unit(x_BCHW, self.shape.levels))).float()
+        return self.to_code(self.features(x_BCHW)).float()
 
     @torch.no_grad()
     def decode(self, z_BD: Tensor) -> Tensor:
@@ -135,11 +139,15 @@ class AE(nn.Module):
         self.code_mean_D.copy_(mean_D)
         self.code_count.fill_(len(z_ND))
 
+    def draw_codes(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Draws of the Gaussian of the training codes, (n, D)."""
+        noise_BD = normal_noise((n, self.latent_dim), generator, self.code_mean_D)
+        return self.code_mean_D + noise_BD @ self.code_root_DD.T
+
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         """uint8 (n, C, H, W), decoded from draws of the Gaussian of the training codes."""
-        noise_BD = normal_noise((n, self.latent_dim), generator, self.code_mean_D)
-        return self.decode(self.code_mean_D + noise_BD @ self.code_root_DD.T)
+        return self.decode(self.draw_codes(n, generator))
 
     def samples_in_words(self) -> str:
         return f"codes drawn from a Gaussian fitted to the codes of {int(self.code_count)} training pictures"

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from gentrain.images import ImageShape, bits_per_dim
 from gentrain.layers.pixel_heads import MixtureHead, SoftmaxHead, fourier_table
@@ -25,6 +26,7 @@ Output = Literal["softmax", "logistic_mixture"]
 
 # Images evaluated at once: bounds the memory of their logits (3 x 256 a pixel), whatever the batch is.
 EVALUATED_AT_ONCE = 32
+FEATURE_GRID = 4  # parts of a picture's side over which activations are averaged as features
 
 
 class Cache(Protocol):
@@ -108,12 +110,20 @@ class Autoregressive(nn.Module):
             return self.embedding(x[..., 0].long())
         return self.embedding(x.long() + self.offsets_C).sum(-2)
 
-    def params(self, x_BCHW: Tensor) -> Tensor:
-        """All pixels' predictions at once, each from the pixels before it: (B, H, W, P)."""
+    def activations(self, x_BCHW: Tensor) -> Tensor:
+        """What the trunk makes of the pixels before each pixel: (B, S, H, W)."""
         height, width = x_BCHW.shape[2:]
         position_HWE = self.row_position_HE[:height, None] + self.column_position_WE[:width]
         e_BHWE = self.embed(x_BCHW.permute(0, 2, 3, 1)) + position_HWE
-        return self.head(self.trunk(e_BHWE.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.trunk(e_BHWE.permute(0, 3, 1, 2))
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """The trunk's activations, averaged over each of the FEATURE_GRID^2 parts of the picture: (B, F)."""
+        return adaptive_avg_pool2d(self.activations(x_BCHW), FEATURE_GRID).flatten(1)
+
+    def params(self, x_BCHW: Tensor) -> Tensor:
+        """All pixels' predictions at once, each from the pixels before it: (B, H, W, P)."""
+        return self.head(self.activations(x_BCHW).permute(0, 2, 3, 1))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """-log p(x), nats (B,)."""

@@ -77,9 +77,13 @@ class VAE(nn.Module):
 
     # -- the two networks
 
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """uint8 images -> the encoder's last hidden layer, (B, F)."""
+        return self.encoder(to_unit(x_BCHW, self.shape.levels))
+
     def posterior(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 images -> m and s of q(z|x), float32 (B, Z) each."""
-        features_BF = self.encoder(to_unit(x_BCHW, self.shape.levels))
+        features_BF = self.features(x_BCHW)
         m_BZ, s_BZ = self.to_posterior(features_BF).float().chunk(2, dim=1)
         return m_BZ, s_BZ.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
 
@@ -179,10 +183,14 @@ class VAE(nn.Module):
         """The decoder's mean picture at the posterior's mean, uint8 (B, C, H, W)."""
         return self.decode(self.encode(x_BCHW))
 
+    def draw_codes(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """z ~ N(0, I), (n, Z)."""
+        return normal_noise((n, self.latent_dim), generator, self.to_posterior.weight)
+
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         """uint8 (n, C, H, W) at z ~ N(0, I): the decoder's mean, or a draw, as sample_mode says."""
-        z_BZ = normal_noise((n, self.latent_dim), generator, self.to_posterior.weight)
+        z_BZ = self.draw_codes(n, generator)
         if self.sample_mode == "mean":
             return self.decode(z_BZ)
         return self.likelihood.sample(self.decode_params(z_BZ), generator)
