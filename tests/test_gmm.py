@@ -192,7 +192,10 @@ def test_it_learns_a_known_mixture(gentrain: Command) -> None:
     gap_N = reached_N - true_N
     error = gap_N.std().item() / math.sqrt(2000)
     assert -4 * error < gap_N.mean().item() < 0.03, "no better than the truth, and near it"
-    spread = library.load("run").sample(2000).flatten(1).double().var(0).mean() / x.flatten(1).double().var(0).mean()
+    spread = (
+        library.load("run").sample(2000).flatten(1).double().var(0).mean()
+        / x.flatten(1).double().var(0).mean()
+    )
     assert spread.item() == pytest.approx(1, abs=0.1), "a likelihood hardly minds factors that are too long"
 
 
