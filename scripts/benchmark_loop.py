@@ -28,7 +28,7 @@ from torch.nn.utils import clip_grad_norm_
 from gentrain import cli
 from gentrain.averaging import averaged
 from gentrain.build import make_learner, make_network
-from gentrain.data import Packed, open_data
+from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches, Images
 from gentrain.device import Place, set_up
 from gentrain.images import to_unit
@@ -144,7 +144,7 @@ def one_round(config: dict[str, Any], data: Packed, place: Place, folder: Path) 
     train = Train(**{**config["train"], "max_steps": steps + 1})
     run = RunDir.create(folder, "benchmark")
     learner = make_learner(config, place)
-    images = [Images(data.split(name), config["data"]["levels"], place.device) for name in ("train", "valid")]
+    images = [Images(data.split(name), view_of(config["data"]), place.device) for name in ("train", "valid")]
     tracker, bare = Tracker(folder, 0), bare_loop(config, data, place)
     display = Display(0, steps, Console(force_terminal=True, file=(folder / "terminal").open("w")))
     batches = Batches(images[0], train.batch_size, config["seed"])

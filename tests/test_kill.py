@@ -50,8 +50,8 @@ gentrain.checkpoint.write_atomically = write_atomically
     "after the last save": """
 import gentrain.checkpoint
 original = gentrain.checkpoint.prune
-def prune(directory, keep_last):
-    original(directory, keep_last)
+def prune(directory, keep_last, keep_from):
+    original(directory, keep_last, keep_from)
     if (directory / 'step_00000006.pt').exists(): die()
 gentrain.checkpoint.prune = prune
 """,
