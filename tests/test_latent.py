@@ -290,6 +290,23 @@ def test_an_autoencoder_is_traversed_on_the_scale_of_its_codes(gentrain: Command
     )
 
 
+def test_between_the_latents_of_a_gan(gentrain: Command, tiny: list[str]) -> None:
+    """They are its codes, and it draws and decodes them; it has no encoder to go between pictures."""
+    assert gentrain(*tiny, *FAMILIES["gan"], "run_dir=run").status == 0
+    seeds = ["interpolate.between=seeds", "interpolate.pairs=2", "interpolate.path=spherical"]
+    assert gentrain("task=interpolate", "run=run", *seeds).status == 0
+    assert Path("run/interpolate/moving.gif").is_file()
+    loaded = library.load("run")
+    codes_ND = loaded.draw_codes(3, seed=0)
+    drawn = loaded.decode(codes_ND)
+    assert drawn.shape == (3, *loaded.shape.chw) and drawn.dtype == torch.uint8
+    assert torch.equal(drawn, loaded.decode(loaded.draw_codes(3, seed=0)))
+    assert not torch.equal(drawn, loaded.decode(loaded.draw_codes(3, seed=1)))
+    refused = gentrain("task=interpolate", "run=run")
+    assert refused.status == 2
+    assert "no encoder to go between pictures; use interpolate.between=seeds" in refused.err
+
+
 def test_one_latent_is_moved_at_a_time() -> None:
     m_ND, s_ND = torch.randn(50, 4), torch.zeros(50, 4)
     values = torch.tensor([-2.0, 0.0, 2.0])

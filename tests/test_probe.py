@@ -144,7 +144,7 @@ def train(gentrain: Command, family: str, root: Path, *more: str) -> None:
 SMALL = ["probe.labels_per_class=[1,5]", "probe.draws=2", "probe.steps=3"]
 
 
-@pytest.mark.parametrize("family", ["ae", "vae", "pixelcnn"])
+@pytest.mark.parametrize("family", ["ae", "vae", "gsn", "gan", "pixelcnn", "pixelrnn"])
 def test_four_arms_for_families_with_features(family: str, gentrain: Command, classes: Path) -> None:
     train(gentrain, family, classes)
     outcome = gentrain("task=probe", "run=run", *SMALL)

@@ -66,5 +66,9 @@ class DCGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         start(self)
 
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """(B, F): what the logit is a linear function of."""
+        return self.layers[:-1](x_BCHW).flatten(1)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.layers(x_BCHW).flatten()

@@ -151,11 +151,15 @@ class R3Discriminator(nn.Module):
         nn.init.normal_(self.compare.weight, std=(size[0] * size[1]) ** -0.5)
         self.to_logit = linear(widths[0], 1)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """(B, F): what the logit is a linear function of."""
         x_BCHW = self.from_patches(F.pixel_unshuffle(x_BCHW, self.patch))
         for blocks, change in zip(self.stages, self.transitions, strict=False):
             x_BCHW = change(downsample(blocks(x_BCHW)))
-        return self.to_logit(self.compare(self.stages[-1](x_BCHW)).flatten(1)).squeeze(1)
+        return self.compare(self.stages[-1](x_BCHW)).flatten(1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.to_logit(self.features(x_BCHW)).squeeze(1)
 
 
 def transition(before: int, after: int) -> nn.Module:

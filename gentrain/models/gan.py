@@ -81,8 +81,8 @@ class GAN(nn.Module):
             augment_probability,
             watch,
         )
-        self.generator: nn.Module
-        self.discriminator: nn.Module
+        self.generator: R3Generator | DCGANGenerator
+        self.discriminator: R3Discriminator | DCGANDiscriminator
         if network == "r3":
             block = Block(blocks, expansion, group_width)
             size, doublings = smallest_size(shape, patch)
@@ -127,7 +127,20 @@ class GAN(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         """uint8 (n, C, H, W)."""
-        return to_levels(self.generator(self.latents(n, generator)), self.shape.levels)
+        return self.decode(self.draw_codes(n, generator))
+
+    def draw_codes(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Latents as `sample` draws them, float32 (n, Z)."""
+        return self.latents(n, generator)
+
+    @torch.no_grad()
+    def decode(self, z_BZ: Tensor) -> Tensor:
+        """uint8 (B, C, H, W)."""
+        return to_levels(self.generator(z_BZ), self.shape.levels)
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """The discriminator's last hidden layer, (B, F), of uint8 levels."""
+        return self.discriminator.features(to_unit(x_BCHW, self.shape.levels))
 
     @torch.no_grad()
     def interpolate(self, rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
@@ -138,7 +151,7 @@ class GAN(nn.Module):
         first_RZ, last_RZ = self.latents(2 * rows, generator).chunk(2)
         t_C = torch.linspace(0, math.pi / 2, columns, device=first_RZ.device)
         z_RCZ = t_C.cos()[:, None] * first_RZ[:, None] + t_C.sin()[:, None] * last_RZ[:, None]
-        return to_levels(self.generator(z_RCZ.flatten(0, 1)), self.shape.levels)
+        return self.decode(z_RCZ.flatten(0, 1))
 
 
 def smallest_size(shape: ImageShape, patch: int) -> tuple[tuple[int, int], int]:

@@ -87,6 +87,10 @@ class GSN(nn.Module):
         random_BCHW = (uniform_BCHW * self.shape.levels).floor().clamp(max=self.shape.levels - 1)
         return torch.where(struck, random_BCHW.to(torch.uint8), x_BCHW)
 
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """What the encoder makes of clean pictures, before the code: (B, F)."""
+        return self.encoder(to_unit(x_BCHW, self.shape.levels))
+
     def forward(self, corrupted_BCHW: Tensor, noise_BD: Tensor) -> Tensor:
         """uint8 x~ and standard normal noise -> parameter maps of P(x | h), (B, P, H, W).
 
