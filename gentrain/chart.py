@@ -46,7 +46,7 @@ def chart(curves: Mapping[str, Curve], title: str, x_words: str, y_words: str, l
     """x is above 0, on a logarithmic axis; y a share, 0 .. 1; `level` dashed, what guessing reaches."""
     xs = sorted({x for curve in curves.values() for x in curve.x})
     tops = [y + spread for curve in curves.values() for y, spread in zip(curve.y, curve.spread, strict=True)]
-    high_y = min(1.0, math.ceil(10 * max(tops) - 1e-9) / 10)
+    high_y = min(1.0, max(1, math.ceil(10 * max(tops) - 1e-9)) / 10)
     widen = 1.15 if len(xs) > 1 else 2.0
     frame = Frame(xs[0] / widen, xs[-1] * widen, 0.0, high_y)
     canvas = Image.new("RGB", (SIZE[0] * OVERSAMPLED, SIZE[1] * OVERSAMPLED), "white")

@@ -6,6 +6,8 @@ exact resume, and what they find lies in the checkpoint with the weights.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -15,12 +17,16 @@ from gentrain.seeding import generator
 
 PICTURES = 4096  # at most; as many as there are, if there are fewer
 BATCH = 256
+# A start has all its pictures at once, as floats: fewer of large ones, 512 MiB (all 4096 to 64 px in colour).
+START_NUMBERS, FEWEST = 2**27, 256
 
 
 def start(network: object, images: Images, seed: int) -> None:
     """Initial weights from training pictures, before the first step of a new run."""
     if isinstance(network, StartsFromPictures):
-        network.start_from(images.take(_chosen(images, seed)), generator(seed, "start"))
+        dims = math.prod(images.take(torch.tensor([0])).shape[1:])
+        most = max(FEWEST, START_NUMBERS // dims)
+        network.start_from(images.take(_chosen(images, seed)[:most]), generator(seed, "start"))
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def aggregate(m_NZ: Tensor, s_NZ: Tensor, generator: Generator) -> Aggregate:
     the estimate stays near kl - log N, and the lower bound says more. The bound: log of a Gaussian over the
     prior is quadratic, so KL(q || p) = KL(q || g) + KL(g || p) for the Gaussian g with q's two moments.
     """
-    m_NZ, s_NZ = m_NZ.double().cpu(), s_NZ.double().cpu()
+    m_NZ, s_NZ = m_NZ.cpu().double(), s_NZ.cpu().double()
     noise_NZ = torch.randn(m_NZ.shape, generator=generator, dtype=torch.float64)
     z_NZ = m_NZ + (s_NZ / 2).exp() * noise_NZ
     joint_N, marginal_NZ = _log_mixture(z_NZ, m_NZ, s_NZ)
@@ -105,7 +105,7 @@ def shares_of_label(z_ND: Tensor, labels_N: Tensor) -> Tensor:
 
     By chance alone it is about (classes - 1) / (N - 1).
     """
-    z_ND = z_ND.double().cpu()
+    z_ND = z_ND.cpu().double()
     classes, class_N = labels_N.unique(return_inverse=True)
     sums_KD = z_ND.new_zeros(len(classes), z_ND.shape[1]).index_add_(0, class_N, z_ND)
     counts_K1 = class_N.bincount().double()[:, None]

@@ -76,7 +76,7 @@ def fit(this: Fit, state: State) -> State:
         metrics = this.learner.train_step(this.batches.at(state.step), state.step)
         state.step += 1
         logs, checks, saves = _due(settings, state.step)
-        look = logs or saves or this.batches.images.device.type == "cpu"
+        look = logs or saves or bool(checks) or this.batches.images.device.type == "cpu"
         trouble = _trouble(this, state.step, metrics, look)
         clock.stop(settings.batch_size)
         if trouble is not None and respond(this, state, trouble):
@@ -140,7 +140,7 @@ def evaluate_split(
             return None
         figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
         for name, value in figures.items():
-            values.setdefault(name, []).append(value.double().cpu())
+            values.setdefault(name, []).append(value.cpu().double())
     return {name: torch.cat(parts) for name, parts in values.items()}
 
 
@@ -198,7 +198,8 @@ def _sample(this: Fit, state: State) -> bool:
 def _settle(this: Fit, state: State) -> None:
     """Before the network is sampled or saved: once a step, and only for families that ask for it."""
     if state.settled_at != state.step:
-        settle(this.learner.model, this.batches.images, this.seed)
+        for network in this.learner.networks():
+            settle(network, this.batches.images, this.seed)
         state.settled_at = state.step
 
 

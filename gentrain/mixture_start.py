@@ -54,7 +54,7 @@ def k_means(y_ND: Tensor, clusters: int, generator: Generator) -> tuple[Tensor, 
     chosen = [int(torch.randint(len(y_ND), (1,), generator=generator))]
     nearest_N = (y_ND - y_ND[chosen[0]]).square().sum(1)
     while len(chosen) < clusters:
-        odds_N = nearest_N.double().cpu() + 1e-12
+        odds_N = nearest_N.cpu().double() + 1e-12
         chosen.append(int(torch.multinomial(odds_N, 1, generator=generator)))
         nearest_N = torch.minimum(nearest_N, (y_ND - y_ND[chosen[-1]]).square().sum(1))
     centre_KD = y_ND[chosen].clone()
@@ -75,7 +75,7 @@ def principal_axes(centred_nD: Tensor, count: int) -> Tensor:
     found = min(count, n - 1, dims)
     if found <= 0:
         return out_DR
-    variance_n, vectors_nn = torch.linalg.eigh((centred_nD @ centred_nD.T).double().cpu() / n)
+    variance_n, vectors_nn = torch.linalg.eigh((centred_nD @ centred_nD.T).cpu().double() / n)
     variance_n, vectors_nn = variance_n.flip(0), vectors_nn.flip(1)
     noise = variance_n[found:].sum() / max(1, dims - found)
     length_R = (variance_n[:found] - noise).clamp(min=0).sqrt()

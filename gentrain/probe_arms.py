@@ -124,7 +124,10 @@ class Cached:
     def score(self, linear: Linear) -> Score:
         if self._held_out_NF is None:
             self._held_out_NF = self._of(self.problem.held_out, torch.arange(len(self.problem.held_out)))
-        hits = linear.logits(self.scaling(self._held_out_NF)).argmax(1) == self.problem.held_out_labels_N
+        # Part by part: scaled, they are float64.
+        parts = self._held_out_NF.split(FEATURES_AT_ONCE)
+        guessed_N = torch.cat([linear.logits(self.scaling(part)).argmax(1) for part in parts])
+        hits = guessed_N == self.problem.held_out_labels_N
         return Score(hits.double().mean().item(), linear.l2)
 
 

@@ -181,6 +181,8 @@ class TrainedRun:
             raise UserError(f"{self._a_family} runs no chain: it draws a picture in one go")
         noise, steps = generator(seed, "sample"), model.sample_steps if steps is None else steps
         start = None if start_NCHW is None else self._checked(start_NCHW)
+        if n < 1 or (start is not None and len(start) != n):
+            raise UserError(f"{n} chains need at least one picture, and as many to start from as there are")
         ends, frames = [], []
         for begin in range(0, n, BATCH):
             size = min(BATCH, n - begin)

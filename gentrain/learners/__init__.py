@@ -45,6 +45,9 @@ class Learner(Protocol):
         Must hold "loss", "grad_norm" and "lr"; tensors are scalars, left on the device.
         """
 
+    def networks(self) -> list[nn.Module]:
+        """`model`, and the network that is trained if that is another one: both are saved."""
+
     def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
         """One value an image, shape (B,), by name, of the averaged model."""
 
@@ -80,6 +83,6 @@ def means(figures: dict[str, Tensor]) -> dict[str, float]:
     The PSNR of the mean error, not the mean of PSNRs: one perfect picture would outweigh all others there.
     """
     out = {name: value.mean() for name, value in figures.items()}
-    if "mse" in out:
+    if out.get("mse"):  # 0 has no finite PSNR, and a curve no place for an infinite one
         out["psnr_db"] = psnr_db(out["mse"])
     return {name: value.item() for name, value in out.items()}

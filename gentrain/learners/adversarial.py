@@ -238,6 +238,9 @@ class Adversarial:
 
     # -- what the loop asks for
 
+    def networks(self) -> list[nn.Module]:
+        return [self.model] if self.average is None else [self.model, self.network]
+
     @torch.inference_mode()
     def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
         self.model.eval()

@@ -81,6 +81,9 @@ class Minimize:
                 totals[name] = totals[name] + share * value if name in totals else share * value
         return dict(totals)
 
+    def networks(self) -> list[nn.Module]:
+        return [self.model] if self.average is None else [self.model, self.network]
+
     @torch.inference_mode()
     def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
         self.model.eval()

@@ -130,7 +130,7 @@ class AE(nn.Module):
     @torch.no_grad()
     def settle(self, pictures: Iterable[Tensor]) -> None:
         """Fits the Gaussian of the codes, with its full covariance, to batches of clean training pictures."""
-        z_ND = torch.cat([self.encode(x_BCHW).double().cpu() for x_BCHW in pictures])
+        z_ND = torch.cat([self.encode(x_BCHW).cpu().double() for x_BCHW in pictures])
         mean_D = z_ND.mean(0)
         centred_ND = z_ND - mean_D
         variance_D, axes_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / max(1, len(z_ND) - 1))

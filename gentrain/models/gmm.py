@@ -76,7 +76,10 @@ class GMM(nn.Module):
 
     def factors(self) -> Tensor:
         """F, (K, D, R)."""
-        return self.axis_KDR.float() * (self.raw_length_KR.float() * LOG_SPEED).exp()[:, None]
+        return (
+            self.axis_KDR.float()
+            * (self.raw_length_KR.float() * LOG_SPEED).clamp(max=MAX_LOG_VARIANCE).exp()[:, None]
+        )
 
     def log_joint(self, y_BD: Tensor) -> Tensor:
         """log pi_k + log N(y; component k), nats (B, K), in float32 under autocast too.
@@ -174,9 +177,8 @@ class GMM(nn.Module):
         z_BR = normal_noise((n, self.axis_KDR.shape[2]), generator, self.mean_KD)
         noise_BD = normal_noise((n, self.shape.dims), generator, self.mean_KD)
         y_ND, factor_KDR = self.mean_KD[k_B], self.factors()
-        for (
-            k
-        ) in k_B.unique():  # component by component: a copy of the factors for each picture would be large
+        # Component by component: a copy of the factors for each picture would be large.
+        for k in k_B.unique():
             y_ND[k_B == k] += z_BR[k_B == k] @ factor_KDR[k].T
         if self.sample_mode == "draw":
             y_ND = y_ND + self.psi()[k_B].sqrt() * noise_BD

@@ -155,7 +155,9 @@ class GSN(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None) -> Tensor:
         """uint8 (n, C, H, W), n chains of sample_steps from noise: the last P(x | h)'s mean, or a draw."""
-        *_, shown_BCHW = self.chain(self.noise(n, generator), self.sample_steps, generator)
+        shown_BCHW = self.noise(n, generator)
+        for next_BCHW in self.chain(shown_BCHW, self.sample_steps, generator):
+            shown_BCHW = next_BCHW  # one at a time, and not all in memory
         return shown_BCHW
 
     def samples_in_words(self) -> str:

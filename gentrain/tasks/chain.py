@@ -35,7 +35,11 @@ def starts(
     path, shape = expanded(source), trained.shape
     if not path.is_file():
         raise UserError(f"sample.chain_from={source} is no picture file; it may also be noise, valid or test")
-    decoded = decode(path.read_bytes(), shape.height, shape.channels)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"sample.chain_from={source} cannot be read: {error.strerror}") from error
+    decoded = decode(content, shape.height, shape.channels)
     if isinstance(decoded, str):
         raise UserError(f"sample.chain_from={source} is no picture that can be used: {decoded}")
     return quantize(torch.from_numpy(decoded), shape.levels).repeat(count, 1, 1, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tokenize
+
 import numpy as np
 
 from gentrain.errors import UserError
@@ -19,7 +21,7 @@ def read_codes(key: str, file: str) -> np.ndarray:
     try:
         # As a memory map: a header that promises more than there is allocates nothing.
         codes = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, TypeError) as error:
+    except (OSError, ValueError, EOFError, TypeError, tokenize.TokenError, MemoryError) as error:
         reason = "it holds Python objects" if "Python object" in str(error) else str(error).rstrip(".")
         raise UserError(f"{key}={file} is no array of floats in NumPy's .npy format: {reason}") from error
     if codes.dtype.kind != "f" or codes.ndim != 2 or len(codes) == 0:

@@ -99,7 +99,10 @@ MEANINGS = {
         "D(x); far below train/logit_real: D knows its pictures by heart",
     ),
     "logit_fake": ("logit", "D(G(z)), as many generated pictures; no figure of quality"),
-    "mse": ("per dimension", "squared error of the reconstruction, pixels in [-1, 1]"),
+    "mse": (
+        "per dimension",
+        "squared error of the reconstruction (of a GSN: of the mean after one corruption), pixels in [-1, 1]",
+    ),
 }
 KINDS = {"exact": "exact", "bound": "upper bound on", None: ""}
 
@@ -119,7 +122,7 @@ def evaluate(
         for name, (unit, meaning) in MEANINGS.items()
         if name in values
     }
-    if "mse" in figures:
+    if "mse" in figures and figures["mse"].mean > 0:
         figures["psnr_db"] = _psnr(figures["mse"])
     k = settings.iwae_samples
     if k is not None and isinstance(trained.model, ImportanceSampled):
@@ -133,7 +136,7 @@ def evaluate(
 def _psnr(mse: Figure) -> Figure:
     """Of the mean squared error over all images, with that error's own standard error carried over."""
     value = psnr_db(torch.tensor(mse.mean, dtype=torch.float64)).item()
-    error = 10 / math.log(10) * mse.standard_error / mse.mean if mse.mean else math.nan
+    error = 10 / math.log(10) * mse.standard_error / mse.mean
     return Figure(value, error, "dB", "10 log10(2^2 / mse): peak signal to noise ratio of that mean error")
 
 
@@ -145,7 +148,7 @@ def importance_nats(
     parts = []
     for number, indices in enumerate(images.chunks(settings.batch_size)):
         noise = generator(settings.seed, "iwae", number)
-        parts.append(model.importance_nats(images.take(indices), k, noise).double().cpu())
+        parts.append(model.importance_nats(images.take(indices), k, noise).cpu().double())
         progress(int(indices[-1]) + 1, len(images))
     return torch.cat(parts)
 

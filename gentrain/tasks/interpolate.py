@@ -80,13 +80,18 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     t_T = torch.linspace(0, 1, settings.steps)
     first_BD, last_BD = ends.codes_2BD
     codes_BTD = PATHS[settings.path](first_BD, last_BD, t_T)
+    middle_BD = PATHS[settings.path](first_BD, last_BD, torch.tensor([0.5]))[:, 0]
     decoded_BTCHW = decode_paths(trained, codes_BTD)
     directory = trained.path / "interpolate"
     directory.mkdir(exist_ok=True)
     write_atomically(directory / "grid.png", png(grid(decoded_BTCHW, ends, trained.shape.levels)))
     shown_BTCHW = to_picture(decoded_BTCHW, trained.shape.levels)
     write_atomically(directory / "moving.gif", moving(shown_BTCHW, settings.milliseconds))
-    content = {"protocol": protocol(trained, settings), "pairs": ends.numbers, "codes": lengths(codes_BTD)}
+    content = {
+        "protocol": protocol(trained, settings),
+        "pairs": ends.numbers,
+        "codes": lengths(codes_BTD, middle_BD),
+    }
     write_json(directory / "interpolation.json", content)
     what = f"{settings.path} paths between {len(codes_BTD)} pairs of {settings.between}"
     say(console, f"{what}: {directory / 'grid.png'}, moving.gif and interpolation.json")
@@ -119,6 +124,11 @@ def between_pictures(trained: TrainedRun, images: Images, settings: Settings) ->
         chosen_2B = torch.tensor(settings.pictures).view(-1, 2).T
     else:
         pairs = min(settings.pairs, count // 2)
+        if pairs == 0:
+            raise UserError(
+                f"the {settings.split} split has {count} picture, and a pair needs two; use "
+                "interpolate.between=seeds or the other interpolate.split"
+            )
         noise = generator(settings.seed, "interpolate")
         chosen_2B = torch.randperm(count, generator=noise)[: 2 * pairs].view(2, pairs)
     originals_2BCHW = torch.stack([images.take(chosen_B) for chosen_B in chosen_2B])
@@ -145,11 +155,10 @@ def grid(decoded_BTCHW: Tensor, ends: Ends, levels: int) -> Any:
     return sheet(rows_BKCHW, headings=["picture", *[""] * decoded_BTCHW.shape[1], "picture"])
 
 
-def lengths(codes_BTD: Tensor) -> dict[str, float]:
+def lengths(codes_BTD: Tensor, middle_BD: Tensor) -> dict[str, float]:
     """Mean lengths of the codes: a line's middle is nearer to 0 than its ends, an arc's is not."""
-    lengths_BT = codes_BTD.double().norm(dim=2)
-    middle = lengths_BT[:, lengths_BT.shape[1] // 2].mean().item()
-    return {"mean_length_at_the_ends": lengths_BT[:, [0, -1]].mean().item(), "in_the_middle": middle}
+    ends = codes_BTD[:, [0, -1]].double().norm(dim=2).mean().item()
+    return {"mean_length_at_the_ends": ends, "in_the_middle": middle_BD.double().norm(dim=1).mean().item()}
 
 
 def protocol(trained: TrainedRun, settings: Settings) -> dict[str, Any]:

@@ -111,6 +111,11 @@ def make_problem(trained: TrainedRun, packed: Packed, column: int, settings: Set
     }
     counts_K = np.bincount(labels["train"], minlength=len(label.choices))
     most, fewest = max(settings.labels_per_class), int(counts_K.argmin())
+    if counts_K[fewest] == 0:
+        raise UserError(
+            f"task=probe needs every class in training, and {label.name}={label.choices[fewest]} has 0 "
+            "training pictures"
+        )
     if counts_K[fewest] < most:
         raise UserError(
             f"probe.labels_per_class={most} is too many: {label.name}={label.choices[fewest]} has "

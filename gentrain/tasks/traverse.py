@@ -124,7 +124,7 @@ def codes_of_posterior(m_ND: Tensor, s_ND: Tensor) -> Codes:
 
 def codes_alone(z_ND: Tensor) -> Codes:
     """There is no prior: moved on the codes' own scale, ordered by how much they vary."""
-    deviation_D = z_ND.std(0)
+    deviation_D = z_ND.std(0, correction=0)
     words = [f"sd {deviation:.2f}" for deviation in deviation_D.tolist()]
     return Codes(z_ND, z_ND.mean(0), deviation_D, deviation_D.argsort(descending=True), words)
 
