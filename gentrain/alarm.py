@@ -106,7 +106,7 @@ class GameWatch:
             winning = settings.d_right is not None and right >= settings.d_right
             self._odd = self._odd + 1 if odd else 0
             self._winning = self._winning + 1 if winning else 0
-        if self._odd == self._winning == 0:
+        if self.well:
             self.sound_step = step
         self.raised = self._sentence(right)
 
@@ -131,6 +131,11 @@ class GameWatch:
                 "try a lower model.discriminator_lr, a larger model.gamma or model.augment"
             )
         return None
+
+    @property
+    def well(self) -> bool:
+        """The last check was a good one."""
+        return self._odd == self._winning == 0
 
     # -- for checkpoints
 

@@ -151,21 +151,27 @@ def prune(directory: Path, keep_last: int, keep_from: int | None = None) -> None
             path.unlink()
 
 
-def go_back(directory: Path, last_step: int) -> Checkpoint | None:
-    """The newest whole checkpoint of `last_step` or before; None if there is none. Later ones are dropped."""
+def go_back(directory: Path, last_step: int) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of `last_step` or before, if there is one, and what was wrong with others.
+
+    Later ones are dropped; damaged ones are put aside under another name.
+    """
+    complaints: list[str] = []
     for path in newest_first(directory):
         if path.name <= file_name(last_step):
             try:
                 found = load(path)
-            except Damaged:
+            except Damaged as error:
+                complaints.append(f"{path} is damaged ({error})")
+                path.rename(path.with_name(path.name + ".damaged"))
                 continue
             for later in newest_first(directory):
                 if later.name > path.name:
                     later.unlink()
             with suppress(Damaged):
                 set_best_aside(directory / "best.pt", found.step)
-            return found
-    return None
+            return found, complaints
+    return None, complaints
 
 
 def set_best_aside(best: Path, step: int) -> None:

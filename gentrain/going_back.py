@@ -43,12 +43,18 @@ def respond(this: Fit, state: State, trouble: Trouble) -> bool:
         raise RunFailed(
             f"stopped after {state.rollbacks} rollbacks: {trouble.sentence}; {_last_sound(this, trouble)}"
         )
-    stored = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
+    stored, complaints = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
+    for complaint in complaints:
+        this.display.say(complaint)
     if stored is None:
         raise RunFailed(f"stopped: {trouble.sentence}; no checkpoint from before it is left")
     for name, part in this.learner.parts.items():
         part.load_state_dict(stored.parts[name])
     state.step, state.best, state.pending = stored.step, stored.best, list(stored.pending)
+    if not (this.run.checkpoints / "best.pt").is_file():
+        state.best = None  # it was of later, and an older one had been overwritten
+    if this.learner.watch is not None:
+        this.learner.watch.sound_step = max(this.learner.watch.sound_step, stored.step)
     state.settled_at = None  # these are other weights, though of a step that was seen before
     state.rollbacks += 1
     this.learner.lr_scale = lr_scale(state)
@@ -76,4 +82,6 @@ def _last_sound(this: Fit, trouble: Trouble) -> str:
         for path in checkpoint.newest_first(this.run.checkpoints)
         if path.name <= checkpoint.file_name(trouble.sound_step)
     ]
-    return f"the last good checkpoint is {good[0]}" if good else "no checkpoint from before it is left"
+    if not good:
+        return "no checkpoint from before it is left"
+    return f"the last good checkpoint is {good[0]}, which resume= takes with a lower optimizer.lr"

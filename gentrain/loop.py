@@ -76,9 +76,13 @@ def fit(this: Fit, state: State) -> State:
         metrics = this.learner.train_step(this.batches.at(state.step), state.step)
         state.step += 1
         logs, checks, saves = _due(settings, state.step)
-        look = logs or saves or bool(checks) or this.batches.images.device.type == "cpu"
+        look = logs or saves or bool(checks) or this.stop.requested
+        look = look or this.batches.images.device.type == "cpu"
         trouble = _trouble(this, state.step, metrics, look)
         clock.stop(settings.batch_size)
+        if trouble is not None and logs:
+            _log(this, state.step, metrics, clock)  # before it stops; going back cuts it off again
+            logs = False
         if trouble is not None and respond(this, state, trouble):
             state.pending = _duties(this, state, state.pending)  # that the checkpoint has not done yet
             save(this, state)  # that it went back
@@ -89,8 +93,10 @@ def fit(this: Fit, state: State) -> State:
         if checks:
             state.pending = _duties(this, state, checks)
         stopping = this.stop.requested  # asked once: what is decided upon it must agree
-        if stopping and not look and (trouble := _trouble(this, state.step, metrics, look=True)):
-            raise RunFailed(trouble.sentence)
+        if stopping and not look:
+            trouble = _trouble(this, state.step, metrics, look=True)
+            if trouble is not None and trouble.fatal:
+                raise RunFailed(trouble.sentence)
         if saves or stopping:
             save(this, state)
         if stopping:
@@ -236,7 +242,8 @@ def _trouble(this: Fit, step: int, metrics: Metrics, look: bool) -> Trouble | No
     `look`: whether to ask for the step's figures, which a GPU has to be waited for.
     """
     watch = this.learner.watch
-    sound_step = step - 1 if watch is None else watch.sound_step
+    # Figures were finite whenever a checkpoint was written; a watch may know of more that was not well.
+    sound_step = step - 1 if watch is None or watch.well else watch.sound_step
     if look:
         loss, grad_norm, lr = (float(metrics[name]) for name in ("loss", "grad_norm", "lr"))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):

@@ -272,6 +272,85 @@ def test_any_family_goes_back_when_its_figures_are_not_finite(
     assert all(value.isfinite().all() for value in stored["parts"]["model"].values())
 
 
+def not_finite(monkeypatch: pytest.MonkeyPatch, learner: type, at: list[int]) -> None:
+    """In each of these steps (0-based), taken from the list, the loss is NaN and so are the weights."""
+    original, left = learner.train_step, list(at)
+
+    def train_step(self: Any, next_batch: Any, step: int) -> Any:
+        metrics = original(self, next_batch, step)
+        if left and step == left[0]:
+            left.pop(0)
+            for parameter in self.network.parameters():
+                nn.init.constant_(parameter, math.nan)
+            return metrics | {"loss": math.nan}
+        return metrics
+
+    monkeypatch.setattr(learner, "train_step", train_step)
+
+
+def test_a_gan_goes_back_to_the_newest_checkpoint_even_before_its_first_check(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_finite(monkeypatch, Adversarial, [6])
+    options = [*STEPS, "model.alarm_every_steps=100", "train.on_alarm=rollback", "train.max_steps=10"]
+    outcome = gentrain(*tiny, *GAN, *options, "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    assert "Going back to step 6" in outcome.out
+
+
+def test_a_gan_goes_back_twice_though_checks_are_fewer_than_checkpoints(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_finite(monkeypatch, Adversarial, [16, 15])
+    options = [
+        *STEPS, "train.save_every_steps=5", "model.alarm_every_steps=6", "train.keep_last=1",
+        "train.on_alarm=rollback", "optimizer.lr=1e-6",
+    ]  # fmt: skip
+    outcome = gentrain(*tiny, *GAN, *options, "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    assert newest(Path("run"))["rollbacks"] == 2
+
+
+def test_a_best_checkpoint_of_later_is_forgotten_with_its_file(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_finite(monkeypatch, Minimize, [7])
+    options = [
+        "train.max_steps=12", "train.eval_every_steps=2", "train.sample_every_steps=null",
+        "train.save_every_steps=5", "train.on_alarm=rollback",
+    ]  # fmt: skip
+    outcome = gentrain(*tiny, *FAMILIES["vae"], *options, "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    stored = newest(Path("run"))
+    best = checkpoint(Path("run/checkpoints/best.pt"))
+    assert stored["best"]["step"] == best["step"] > 5
+
+
+def test_a_stop_in_the_step_of_a_warning_is_a_stop(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disturb(monkeypatch, [11])
+    disturbed = Adversarial.train_step
+
+    def interrupted(self: Adversarial, next_batch: Any, step: int) -> Any:
+        metrics = disturbed(self, next_batch, step)
+        if step + 1 == 14:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return metrics
+
+    monkeypatch.setattr(Adversarial, "train_step", interrupted)
+    outcome = gentrain(*tiny, *GAN, *STEPS, "run_dir=run", "optimizer.lr=1e-6")
+    assert outcome.status == 143
+    assert newest(Path("run"))["step"] == 14
+    assert json.loads(Path("run/result.json").read_text())["status"] == "interrupted"
+
+
+def test_a_batch_of_one_leaves_nothing_to_compare(gentrain: Command, tiny: list[str]) -> None:
+    outcome = gentrain(*tiny, *GAN, "train.batch_size=1", "run_dir=run")
+    assert outcome.status == 2
+    assert "train.batch_size=1 leaves the alarm no two real pictures to compare" in outcome.err
+
+
 def test_nothing_to_go_back_to(gentrain: Command, tiny: list[str]) -> None:
     outcome = gentrain(
         *tiny, *FAMILIES["vae"], "train.grad_clip=null", "optimizer=sgd", "optimizer.lr=1e30", "run_dir=run",

@@ -25,6 +25,7 @@ class Watch(Protocol):
 
     raised: str | None  # what is wrong and what to try, in one line, if the step just taken found it
     sound_step: int  # the last step up to which all was known to be well
+    well: bool  # nothing bad was seen at the last look
 
 
 class Learner(Protocol):

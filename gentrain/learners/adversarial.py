@@ -49,6 +49,11 @@ class Adversarial:
         self.optimizers = {
             name: optimizer.build(player.parameters()) for name, player in self.players.items()
         }
+        if self.rules.watch.diversity is not None and train.batch_size < 2:
+            raise UserError(
+                "train.batch_size=1 leaves the alarm no two real pictures to compare; take at least 2, or "
+                "model.alarm_diversity=null"
+            )
         _check_betas(self.optimizers["discriminator"], self.rules)
         self.beta2s = self._set_discriminator_betas()
         self.watch = GameWatch(self.rules.watch, shape.channels, place.device)

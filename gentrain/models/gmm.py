@@ -76,10 +76,8 @@ class GMM(nn.Module):
 
     def factors(self) -> Tensor:
         """F, (K, D, R)."""
-        return (
-            self.axis_KDR.float()
-            * (self.raw_length_KR.float() * LOG_SPEED).clamp(max=MAX_LOG_VARIANCE).exp()[:, None]
-        )
+        length_KR = (self.raw_length_KR.float() * LOG_SPEED).clamp(max=MAX_LOG_VARIANCE).exp()
+        return self.axis_KDR.float() * length_KR[:, None]
 
     def log_joint(self, y_BD: Tensor) -> Tensor:
         """log pi_k + log N(y; component k), nats (B, K), in float32 under autocast too.

@@ -87,11 +87,8 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     write_atomically(directory / "grid.png", png(grid(decoded_BTCHW, ends, trained.shape.levels)))
     shown_BTCHW = to_picture(decoded_BTCHW, trained.shape.levels)
     write_atomically(directory / "moving.gif", moving(shown_BTCHW, settings.milliseconds))
-    content = {
-        "protocol": protocol(trained, settings),
-        "pairs": ends.numbers,
-        "codes": lengths(codes_BTD, middle_BD),
-    }
+    of_codes = lengths(codes_BTD, middle_BD)
+    content = {"protocol": protocol(trained, settings), "pairs": ends.numbers, "codes": of_codes}
     write_json(directory / "interpolation.json", content)
     what = f"{settings.path} paths between {len(codes_BTD)} pairs of {settings.between}"
     say(console, f"{what}: {directory / 'grid.png'}, moving.gif and interpolation.json")

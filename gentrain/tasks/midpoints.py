@@ -56,7 +56,8 @@ def report_midpoints(
     """Writes midpoints.json and midpoints.png, and prints a table."""
     source, moons = drawn_as_in(trained)
     figures = measure(trained, path, moons, source.places("test", COUNT))
-    write_json(directory / "midpoints.json", {"protocol": protocol | PROTOCOL, "figures": figures})
+    how = protocol | PROTOCOL | {"trained_on_degrees": sorted(source.phases)}
+    write_json(directory / "midpoints.json", {"protocol": how, "figures": figures})
     picture = show(trained, path, moons, source.places("test", COUNT).take(slice(0, 1)))
     write_atomically(directory / "midpoints.png", png(picture))
     console.print(table(figures))
