@@ -203,9 +203,11 @@ def test_a_run_reports_mse_and_psnr_and_no_bits(run: Path, gentrain: Command) ->
         loaded.log_prob(loaded.sample(1))
 
 
-def test_the_gaussian_lies_in_every_checkpoint_and_fits_its_weights(run: Path) -> None:
+@pytest.mark.parametrize("average", [True, False])
+def test_the_gaussian_lies_in_every_checkpoint_and_fits_its_weights(run: Path, average: bool) -> None:
+    """The averaged weights' and the last ones', each of its own codes."""
     for file in sorted((run / "checkpoints").glob("*.pt")):
-        loaded = library.load(file)
+        loaded = library.load(file, average=average)
         assert isinstance(loaded.model, AE)
         assert int(loaded.model.code_count) == len(training_pictures(loaded))
         codes = loaded.encode(training_pictures(loaded)).double()
@@ -266,6 +268,8 @@ def test_codes_that_cannot_be_decoded_get_a_sentence(
     np.savez("several.npz", good=good)
     Path("text.npy").write_text("1 2 3")
     Path("empty.npy").write_bytes(b"")
+    header = b"{'descr': '<f4', 'shape': (((("
+    Path("header.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     Path("cut.npy").write_bytes(Path("good.npy").read_bytes()[:-8])
     for file, sentence in {
         "missing.npy": "is no file",
@@ -279,6 +283,7 @@ def test_codes_that_cannot_be_decoded_get_a_sentence(
         "several.npz": "no array of floats in NumPy's .npy format",
         "text.npy": "no array of floats in NumPy's .npy format",
         "empty.npy": "no array of floats in NumPy's .npy format",
+        "header.npy": "no array of floats in NumPy's .npy format",
         "cut.npy": "no array of floats in NumPy's .npy format",
     }.items():
         outcome = gentrain("task=sample", "run=run", f"sample.codes={file}")

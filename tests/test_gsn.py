@@ -224,6 +224,11 @@ def test_the_task_shows_the_chain(run: Path, gentrain: Command) -> None:
     ends, frames = loaded.chain(300, seed=3, watched=8)
     assert torch.equal(ends, loaded.sample(300, seed=3)), "more than one batch"
     assert frames.shape == (8, 4, 3, 8, 8) and torch.equal(frames[:, -1], ends[:8])
+    for count, start in ((0, None), (5, samples[:2])):
+        with pytest.raises(
+            UserError, match=f"{count} chains need at least one picture, and as many to start"
+        ):
+            loaded.chain(count, start_NCHW=start)
 
 
 def test_the_chain_from_a_split_or_a_file_and_longer(run: Path, gentrain: Command) -> None:

@@ -307,6 +307,22 @@ def test_between_the_latents_of_a_gan(gentrain: Command, tiny: list[str]) -> Non
     assert "no encoder to go between pictures; use interpolate.between=seeds" in refused.err
 
 
+def test_a_split_of_one_picture_has_no_pair(gentrain: Command, tiny: list[str], tmp_path: Path) -> None:
+    lines = ["file\tsplit"]
+    for number in range(10):
+        Image.fromarray(np.full((8, 8, 3), 20 * number, np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png\t{'test' if number == 9 else 'valid' if number == 8 else 'train'}")
+    (tmp_path / "list.tsv").write_text("\n".join(lines))
+    folder = ["data=folder", f"data.root={tmp_path / 'list.tsv'}", "data.size=8", "train.batch_size=4"]
+    trained = gentrain(*folder, *FAMILIES["ae"], "train.max_steps=2", "run_dir=run")
+    assert trained.status == 0, trained.err
+    outcome = gentrain("task=interpolate", "run=run")
+    assert outcome.status == 2
+    assert "the test split has 1 picture, and a pair needs two" in outcome.err
+    outcome = gentrain("task=traverse", "run=run", "traverse.picture=null")
+    assert outcome.status == 0, outcome.err
+
+
 def test_one_latent_is_moved_at_a_time() -> None:
     m_ND, s_ND = torch.randn(50, 4), torch.zeros(50, 4)
     values = torch.tensor([-2.0, 0.0, 2.0])
