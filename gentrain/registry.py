@@ -58,6 +58,7 @@ TASKS = {
     "interpolate": "gentrain.tasks.interpolate",
     "traverse": "gentrain.tasks.traverse",
     "probe": "gentrain.tasks.probe",
+    "complete": "gentrain.tasks.complete",
 }
 
 
