@@ -134,7 +134,7 @@ class RunsChain(Protocol):
     def chain(
         self, start_BCHW: Tensor, steps: int, generator: Generator, known_11HW: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """What to show after each step, uint8 (B, C, H, W). The state stays the start where `known_11HW`, a bool."""
+        """What to show after each step, uint8 (B, C, H, W). Where `known_11HW` it stays the start."""
 
 
 @runtime_checkable
