@@ -42,7 +42,7 @@ def svg(curves: Sequence[Curve], title: str) -> tuple[str, bool]:
     cut = any(y > high_y for _, points in kept for _, y in points)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - low_x) / (high_x - low_x), min(1.0, (y - low_y) / (high_y - low_y))
+        across, up = (x - low_x) / (high_x - low_x), min(3.0, (y - low_y) / (high_y - low_y))
         return LEFT + across * (WIDTH - LEFT - RIGHT), TOP + (1 - up) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html(title)}">']
