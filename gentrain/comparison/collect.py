@@ -79,7 +79,7 @@ def _read_config(run: Run) -> dict[str, Any]:
     try:
         # Interpolations stay as they are: a stranger's config could ask for our environment.
         config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         run.problems.append(f"its config.yaml cannot be read: {' '.join(str(error).split())[:200]}")
         return {}
     named = isinstance(config, dict) and isinstance(config.get("model"), dict)
