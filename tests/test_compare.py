@@ -102,7 +102,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "input", "line"):
+        if tag not in ("meta", "img", "input", "line", "wbr"):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -145,7 +145,7 @@ def assert_harmless(read: Page, text: str) -> None:
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "script", "h1", "h2", "h3", "p", "nav", "a", "section", "div", "span",
     "table", "thead", "tbody", "tr", "th", "td", "button", "label", "input", "details", "summary", "dl", "dt", "dd", "b", "i",
-    "figure", "figcaption", "img", "svg", "line", "text", "polyline", "circle",
+    "figure", "figcaption", "img", "svg", "line", "text", "polyline", "circle", "wbr",
 }  # fmt: skip
 
 # ---- one column, one protocol

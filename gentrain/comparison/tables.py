@@ -90,7 +90,8 @@ def _table(
 def _heading(name: str, unit: str = "", meaning: str = "") -> str:
     beside = f" <span>{html(unit)}</span>" if unit else ""
     below = f'<span class="small">{html(meaning)}</span>' if meaning else ""
-    return f'<th scope="col"><button type="button">{html(name)}</button>{beside}{below}</th>'
+    breakable = html(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
+    return f'<th scope="col"><button type="button">{breakable}</button>{beside}{below}</th>'
 
 
 def _chips(comparison: Comparison) -> dict[str, str]:
