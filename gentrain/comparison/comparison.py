@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,16 @@ class Comparison:
 
     @property
     def columns(self) -> list[Figure]:
-        """One figure for each protocol, the first of its kind: a column holds no other."""
-        found = columns(figure for run in self.runs for figure in run.figures)
-        return sorted(found, key=lambda figure: (rank(figure), figure.source, figure.column[-1]))
+        """One figure for each column; side by side those of one protocol, first what most runs have."""
+        figures = [figure for run in self.runs for figure in run.figures]
+        shared = Counter(figure.column[-1] for figure in figures)
+        names = Counter(figure.name for figure in figures)
+
+        def place(figure: Figure) -> tuple[Any, ...]:
+            protocol = figure.column[-1]
+            return rank(figure), figure.source, -shared[protocol], protocol, -names[figure.name], figure.name
+
+        return sorted(columns(figures), key=place)
 
 
 def rank(figure: Figure) -> int:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gentrain.comparison.comparison import Comparison, as_json, collect, rank
+from gentrain.comparison.comparison import Comparison, as_json, collect
 from gentrain.comparison.figures import Figure, words
 from gentrain.comparison.find import find_runs, looks_like_run
 from gentrain.comparison.page import page
@@ -24,7 +24,7 @@ SECTIONS = ()  # of this config: none, each run has its own
 UNUSED = ("model", "data", "optimizer", "train", "device", "seed", "resume", "init_from", "run", "checkpoint")
 UNUSED_TOO = ("run_dir", "experiment")
 WIDE = 120  # columns of a terminal in which figures' names have room
-SHOWN = 5  # figures in the terminal's table; the page has all
+SHOWN = 6  # figures in the terminal's table; the page has all
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def _patterns(config: dict[str, Any]) -> list[str]:
 def _print(comparison: Comparison, out: Path, console: Console) -> None:
     """All text as rich.Text: nothing in a name is taken for markup."""
     columns = comparison.columns
-    likeliest = sorted(columns, key=lambda column: (rank(column), -_filled(comparison, column)))[:SHOWN]
-    shown = [column for column in columns if column in likeliest]
+    shown = columns[:SHOWN]
     table = Table(title=Text(f"{len(comparison.runs)} runs"))
     for heading in ("run", "model", "data", "status"):
         table.add_column(heading, overflow="fold")
@@ -103,10 +102,6 @@ def _print(comparison: Comparison, out: Path, console: Console) -> None:
         lines.append(f"and {len(columns) - len(shown)} more figures, each with its protocol, in the page")
     for text in (*lines, *comparison.remarks, f"written to {out / 'compare.html'} and compare.json"):
         console.print(Text(clean(text)), soft_wrap=True, highlight=False)
-
-
-def _filled(comparison: Comparison, column: Figure) -> int:
-    return sum(any(figure.column == column.column for figure in run.figures) for run in comparison.runs)
 
 
 def _cell(figure: Figure | None) -> str:
