@@ -5,6 +5,7 @@ Legend: B pictures to complete, C channels, H height, W width, Z numbers in a la
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -20,6 +21,7 @@ from gentrain.trained import TrainedRun
 
 SEARCH_STEPS = 300
 SEARCH_LR = 0.05
+SEARCHED_AT_ONCE = 64  # pictures: bounds the memory of the gradients
 SEARCH_SIGMA = 0.1  # of the known pixels about the picture of a latent, in units of [-1, 1]
 
 
@@ -96,19 +98,32 @@ def latent_search(
     log of N(known part; picture(z), sigma^2) N(z; 0, I) up to a constant: a mode of the posterior, no draw.
     Other seeds end in other modes.
     """
-    model, device = cast(Renders, trained.model), trained.place.device
-    given_BCHW, known_11HW = x_BCHW.to(device), known_11HW.to(device)
-    target_BCHW = to_unit(given_BCHW, trained.shape.levels)
-    noise = generator(seed, "complete")
-    z_BZ = torch.randn(len(x_BCHW), model.latent_dim, generator=noise).to(device).requires_grad_()
+    model, noise, device = cast(Renders, trained.model), generator(seed, "complete"), trained.place.device
+    starts_BZ = torch.randn(len(x_BCHW), model.latent_dim, generator=noise)
+    given, known_11HW = x_BCHW.split(SEARCHED_AT_ONCE), known_11HW.to(device)
+    found = []
+    for number, start_BZ in enumerate(starts_BZ.split(SEARCHED_AT_ONCE)):
+        part_BCHW = given[number].to(device)
+        target_BCHW = to_unit(part_BCHW, trained.shape.levels)
+        z_BZ = start_BZ.to(device)
+        for step in _search(model, z_BZ, target_BCHW, known_11HW, steps):
+            progress(number * steps + step, len(given) * steps)
+        with torch.no_grad():
+            picture_BCHW = to_levels(model.render(z_BZ), trained.shape.levels)
+        found.append(torch.where(known_11HW, part_BCHW, picture_BCHW).cpu())
+    how = f"by {steps} steps of Adam on the latent from N(0, I), sigma {SEARCH_SIGMA:g} on the known pixels"
+    return Completed(torch.cat(found), how)
+
+
+def _search(
+    model: Renders, z_BZ: Tensor, target_BCHW: Tensor, known_11HW: Tensor, steps: int
+) -> Iterator[int]:
+    """Moves the latents, each without regard to the others of its batch, and yields the steps that are done."""
+    z_BZ.requires_grad_()
     adam = torch.optim.Adam([z_BZ], lr=SEARCH_LR)
     for number in range(steps):
         misfit_BCHW = torch.where(known_11HW, model.render(z_BZ) - target_BCHW, 0.0)
         loss = misfit_BCHW.square().sum() / (2 * SEARCH_SIGMA**2) + z_BZ.square().sum() / 2
         z_BZ.grad = torch.autograd.grad(loss, z_BZ)[0]
         adam.step()
-        progress(number + 1, steps)
-    with torch.no_grad():
-        found_BCHW = to_levels(model.render(z_BZ), trained.shape.levels)
-    how = f"by {steps} steps of Adam on the latent from N(0, I), sigma {SEARCH_SIGMA:g} on the known pixels"
-    return Completed(torch.where(known_11HW, given_BCHW, found_BCHW).cpu(), how)
+        yield number + 1

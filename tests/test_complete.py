@@ -219,3 +219,19 @@ def test_what_cannot_be_done_gets_a_sentence(gentrain: Command, tiny: list[str])
         assert outcome.status == 2
         assert sentence in outcome.err and outcome.err.count("\n") == 1, outcome.err
     assert not Path("vae/complete").exists()
+
+
+def test_the_search_does_not_depend_on_what_else_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, shape = Linear(), ImageShape(1, 4, 2)
+    trained = cast(
+        Any, SimpleNamespace(model=model, shape=shape, place=SimpleNamespace(device=torch.device("cpu")))
+    )
+    x = torch.randint(256, (5, 1, 4, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    said: list[tuple[int, int]] = []
+    whole = latent_search(trained, x, mask("upper", shape), 0, 20, quiet).levels_BCHW
+    monkeypatch.setattr("gentrain.completing.SEARCHED_AT_ONCE", 2)
+    parts = latent_search(
+        trained, x, mask("upper", shape), 0, 20, lambda *done: said.append(done)
+    ).levels_BCHW
+    assert (whole.int() - parts.int()).abs().max() <= 1
+    assert said[0] == (1, 60) and said[-1] == (60, 60) and len(said) == 60
