@@ -118,7 +118,7 @@ def latent_search(
 def _search(
     model: Renders, z_BZ: Tensor, target_BCHW: Tensor, known_11HW: Tensor, steps: int
 ) -> Iterator[int]:
-    """Moves the latents, each without regard to the others of its batch, and yields the steps that are done."""
+    """Moves the latents, each without regard to the others, and yields how many steps are done."""
     z_BZ.requires_grad_()
     adam = torch.optim.Adam([z_BZ], lr=SEARCH_LR)
     for number in range(steps):
