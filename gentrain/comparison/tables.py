@@ -40,7 +40,7 @@ def _figures(comparison: Comparison, found: Sequence[Figure], source: str) -> st
         figures = {figure.column: figure for figure in run.figures}
         cells = "" if source else f"<td>{html(run.family)}</td><td>{html(run.data)}</td>{_status(run)}"
         cells += "".join(_figure(run, figures.get(column.column)) for column in found)
-        note = f'<span class="small">{html(notes[run.label])}</span>' if notes[run.label] else ""
+        note = "".join(f'<span class="small">{html(text)}</span>' for text in notes[run.label])
         return f"<th>{html(run.label)}{note}</th>{cells}"
 
     return _table(comparison, runs, heads, row, above if found else [])
@@ -94,7 +94,7 @@ def _heading(name: str, unit: str = "", meaning: str = "") -> str:
     return f'<th scope="col"><button type="button">{breakable}</button>{beside}{below}</th>'
 
 
-def _chips(comparison: Comparison) -> dict[str, str]:
+def _chips(comparison: Comparison) -> dict[str, list[str]]:
     """By label: the settings in which a run differs from others of its model and data, if they are few."""
     alike: dict[tuple[str, str], list[Run]] = {}
     for run in comparison.runs:
@@ -104,7 +104,7 @@ def _chips(comparison: Comparison) -> dict[str, str]:
         keys = [key for key in differing([run.config for run in runs]) if not key.startswith("device.")]
         shown = keys if len(keys) <= CHIPS else []
         for run in runs:
-            said[run.label] = ", ".join(f"{key}={run.config.get(key)}" for key in shown)
+            said[run.label] = [f"{key}={run.config.get(key)}" for key in shown]
     return said
 
 

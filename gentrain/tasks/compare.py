@@ -80,12 +80,13 @@ def _patterns(config: dict[str, Any]) -> list[str]:
 def _print(comparison: Comparison, out: Path, console: Console) -> None:
     """All text as rich.Text: nothing in a name is taken for markup."""
     columns = comparison.columns
-    shown = columns[:SHOWN]
+    wide = console.width >= WIDE
+    shown = columns[: SHOWN if wide else SHOWN // 2]
     table = Table(title=Text(f"{len(comparison.runs)} runs"))
     for heading in ("run", "model", "data", "status"):
         table.add_column(heading, overflow="fold")
     for mark, column in enumerate(shown, 1):
-        name = f"{column.name} [{mark}]" if console.width >= WIDE else f"[{mark}]"
+        name = f"{column.name} [{mark}]" if wide else f"[{mark}]"
         table.add_column(Text(clean(name)), justify="right", overflow="fold")
     for run in comparison.runs:
         figures = {figure.column: figure for figure in run.figures}
