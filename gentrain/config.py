@@ -27,6 +27,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "resume": str | None,
     "init_from": str | None,
     "run": str | None,
+    "runs": str | list[str] | None,
     "checkpoint": Literal["last", "best"],
 }
 SECTIONS = ("model", "data", "optimizer", "device", "train")
@@ -66,6 +67,8 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{section}={config.get(section)} is no section of settings; see gentrain --help")
     for key, annotation in PLAIN_KEYS.items():
         _check_value(key, config.get(key), annotation)
+    if config.get("runs") is not None and config["task"] != "compare":
+        raise UserError(f"runs= has no meaning for task={config['task']}: it belongs to task=compare")
     check_section("device", config["device"], schema_of(Device))
     for name, settings in own_sections.items():
         check_section(name, config.get(name, {}), schema_of(settings))
@@ -235,7 +238,17 @@ MAY_CHANGE = (
     "data.on_bad",
     "data.allow_changed",
 )
-NOT_PART_OF_A_RUN = ("run_dir", "resume", "run", "task", "checkpoint", "init_from", "sample", "evaluate")
+NOT_PART_OF_A_RUN = (
+    "run_dir",
+    "resume",
+    "run",
+    "task",
+    "checkpoint",
+    "init_from",
+    "runs",
+    "sample",
+    "evaluate",
+)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from gentrain.errors import UserError
 
@@ -21,15 +21,20 @@ class Family:
     model: str
     learner: str
     has_best: bool = True  # its learner has a headline, on which best.pt is chosen
+    likelihood: Literal["exact", "bound"] | None = None  # its networks' likelihood_kind, known without torch
 
 
 MODELS = {
     "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize"),
-    "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize"),
-    "pixelcnn": Family("gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize"),
-    "pixelrnn": Family("gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize"),
+    "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize", likelihood="bound"),
+    "pixelcnn": Family(
+        "gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
+    ),
+    "pixelrnn": Family(
+        "gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
+    ),
     "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", has_best=False),
-    "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize"),
+    "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize", likelihood="bound"),
     "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize"),
 }
 DATA = {
@@ -58,6 +63,8 @@ TASKS = {
     "interpolate": "gentrain.tasks.interpolate",
     "traverse": "gentrain.tasks.traverse",
     "probe": "gentrain.tasks.probe",
+    "compare": "gentrain.tasks.compare",
+    "complete": "gentrain.tasks.complete",
 }
 
 

@@ -89,10 +89,11 @@ class RunDir:
     def read_config(self) -> dict[str, Any]:
         return read_config(self.path)
 
-    def record_session(self, start_step: int, device: str, data: Mapping[str, Any]) -> None:
+    def record_session(self, start_step: int, device: str, parameters: int, data: Mapping[str, Any]) -> None:
         """Add this process to meta.json: what was typed, with which versions, on what, from which step."""
         file = self.path / "meta.json"
         meta = json.loads(file.read_text()) if file.exists() else {"sessions": []}
+        meta["parameters"] = parameters
         meta["data"] = dict(data)
         meta["sessions"].append(
             {

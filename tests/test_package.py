@@ -27,7 +27,9 @@ def test_the_configs_are_in_both(built: tuple[Path, Path]) -> None:
     wheel, sdist = built
     configs = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
     assert len(configs) > 10
-    assert {f"gentrain/{path}" for path in configs} <= set(zipfile.ZipFile(wheel).namelist())
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"gentrain/{path}" for path in configs} <= packed
+    assert {"gentrain/comparison/page.css", "gentrain/comparison/page.js"} <= packed
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert configs | {"README.md", "LICENSE", "tests/test_package.py"} <= names

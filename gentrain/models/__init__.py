@@ -105,6 +105,16 @@ class Completes(Protocol):
 
 
 @runtime_checkable
+class Renders(Protocol):
+    """Pictures of latents that are N(0, I), as a differentiable function: so a latent can be searched for."""
+
+    latent_dim: int  # Z
+
+    def render(self, z_BZ: Tensor) -> Tensor:
+        """Floats (B, C, H, W), about in [-1, 1]."""
+
+
+@runtime_checkable
 class DrawsPixels(Protocol):
     """Pictures are drawn value by value, so there is a say in how."""
 
@@ -121,8 +131,10 @@ class RunsChain(Protocol):
     def noise(self, n: int, generator: Generator) -> Tensor:
         """States to start from, uint8 (n, C, H, W)."""
 
-    def chain(self, start_BCHW: Tensor, steps: int, generator: Generator) -> Iterator[Tensor]:
-        """What to show after each step, uint8 (B, C, H, W)."""
+    def chain(
+        self, start_BCHW: Tensor, steps: int, generator: Generator, known_11HW: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """What to show after each step, uint8 (B, C, H, W). Where `known_11HW` it stays the start."""
 
 
 @runtime_checkable

@@ -124,6 +124,10 @@ class GAN(nn.Module):
 
     # -- pictures
 
+    def render(self, z_BZ: Tensor) -> Tensor:
+        """The pictures of latents, float (B, C, H, W) about in [-1, 1], differentiable."""
+        return self.generator(z_BZ)
+
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         """uint8 (n, C, H, W)."""

@@ -135,13 +135,21 @@ class GSN(nn.Module):
     # -- the chain
 
     @torch.no_grad()
-    def chain(self, start_BCHW: Tensor, steps: int, generator: Generator | None) -> Iterator[Tensor]:
+    def chain(
+        self,
+        start_BCHW: Tensor,
+        steps: int,
+        generator: Generator | None,
+        known_11HW: Tensor | None = None,
+    ) -> Iterator[Tensor]:
         """What to show after each step, uint8 (B, C, H, W): the mean of P(x | h), or the state, which is
-        drawn from it, as sample_mode says."""
+        drawn from it, as sample_mode says. The state stays the start where `known_11HW`, a bool."""
         state_BCHW = start_BCHW
         for _ in range(steps):
             params_BPHW = self.denoise(state_BCHW, generator)
             state_BCHW = self.likelihood.sample(params_BPHW, generator)
+            if known_11HW is not None:
+                state_BCHW = torch.where(known_11HW, start_BCHW, state_BCHW)
             if self.sample_mode == "draw":
                 yield state_BCHW
             else:

@@ -174,10 +174,14 @@ class VAE(nn.Module):
         """The posterior's mean, float32 (B, Z)."""
         return self.posterior(x_BCHW)[0]
 
+    def render(self, z_BZ: Tensor) -> Tensor:
+        """The decoder's mean picture, float (B, C, H, W) in [-1, 1], differentiable."""
+        return self.likelihood.mean(self.decode_params(z_BZ))
+
     @torch.no_grad()
     def decode(self, z_BZ: Tensor) -> Tensor:
-        """The decoder's mean picture, uint8 (B, C, H, W)."""
-        return to_levels(self.likelihood.mean(self.decode_params(z_BZ)), self.shape.levels)
+        """The same, rounded: uint8 (B, C, H, W)."""
+        return to_levels(self.render(z_BZ), self.shape.levels)
 
     def reconstruct(self, x_BCHW: Tensor) -> Tensor:
         """The decoder's mean picture at the posterior's mean, uint8 (B, C, H, W)."""

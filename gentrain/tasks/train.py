@@ -148,7 +148,8 @@ def _record(
         tracker.hparams(config, {"train/loss": 0.0} | ({f"valid/{headline}": 0.0} if headline else {}))
     facts = {"name": config["data"]["name"], "fingerprint": data.fingerprint, "images": data.counts}
     directory.record_images(data)
-    directory.record_session(state.step, place.describe(), facts | data.facts)
+    parameters = sum(p.numel() for p in learner.model.parameters())
+    directory.record_session(state.step, place.describe(), parameters, facts | data.facts)
     return tracker
 
 

@@ -1,0 +1,212 @@
+"""One run directory, read: nothing in it is trusted, and what cannot be read is said, not raised."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gentrain.comparison.figures import Figure, is_number, read_figures
+from gentrain.config import flat
+from gentrain.registry import MODELS
+
+LARGEST = 64 * 2**20  # bytes of a JSON file that is read
+NOT_TASKS = ("checkpoints", "data", "samples", "reconstructions", "interpolation")
+RATE = "perf/images_per_second"
+
+Points = list[tuple[float, float]]
+
+
+@dataclass
+class Run:
+    """What a run directory holds; empty where it holds nothing, and `problems` say why."""
+
+    path: Path
+    label: str  # the path below what all runs have in common: unique
+    config: dict[str, Any] = field(default_factory=dict)  # flat: {"model.name": "vae", ...}
+    status: str = "unknown"
+    step: int | None = None
+    problems: list[str] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    curves: dict[str, Points] = field(default_factory=dict)  # tag -> (step, value)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def family(self) -> str:
+        return str(self.config.get("model.name", "?"))
+
+    @property
+    def data(self) -> str:
+        return str(self.config.get("data.name", "?"))
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """The folder that it lies in and, of a sweep's run, the sweep's command."""
+        command = str(self.sessions[0].get("command", "")) if self.sessions else ""
+        swept = any(word in ("-m", "--multirun") for word in command.split())
+        return str(self.path.parent), command if swept else ""
+
+
+def read_run(path: Path, label: str) -> Run:
+    run = Run(path, label)
+    try:
+        run.config = _read_config(run)
+        meta = _read_json(run, "meta.json")
+        sessions = meta.get("sessions")
+        run.sessions = [s for s in sessions if isinstance(s, dict)] if isinstance(sessions, list) else []
+        _read_result(run)
+        lines = _read_metrics(run)
+        run.curves = _curves(lines)
+        run.figures = _task_figures(run) + _validation(run, meta) + _cost(run, meta, lines)
+    except OSError as error:
+        run.problems.append(f"{error.filename} cannot be read: {error.strerror}")
+    return run
+
+
+def _read_config(run: Run) -> dict[str, Any]:
+    file = run.path / "config.yaml"
+    if not file.is_file():
+        run.problems.append("it has no config.yaml")
+        return {}
+    try:
+        # Interpolations stay as they are: a stranger's config could ask for our environment.
+        config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        run.problems.append(f"its config.yaml cannot be read: {' '.join(str(error).split())[:200]}")
+        return {}
+    named = isinstance(config, dict) and isinstance(config.get("model"), dict)
+    if not named or "name" not in config["model"]:  # type: ignore[call-overload,index]
+        run.problems.append("its config.yaml is no config of a run: it names no model")
+    return flat({str(key): value for key, value in config.items()}) if isinstance(config, dict) else {}
+
+
+def _read_json(run: Run, name: str) -> dict[str, Any]:
+    """An object, or {} if there is none; a file that is damaged is a problem."""
+    file = run.path / name
+    if not file.is_file():
+        return {}
+    try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError("it is too large")
+        content = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        run.problems.append(f"{name} cannot be read: {error}")
+        return {}
+    if not isinstance(content, dict):
+        run.problems.append(f"{name} holds no object")
+        return {}
+    return content
+
+
+def _read_result(run: Run) -> None:
+    result = _read_json(run, "result.json")
+    run.status = str(result.get("status", "running or killed"))
+    run.step = result["step"] if isinstance(result.get("step"), int) else None
+
+
+def _read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl; the last one may be cut off, others are a problem."""
+    file = run.path / "metrics.jsonl"
+    if not file.is_file():
+        run.problems.append("it has no metrics.jsonl")
+        return []
+    lines, bad = [], 0
+    texts = file.read_text(errors="replace").splitlines()
+    for number, text in enumerate(texts):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            bad += number + 1 < len(texts)
+            continue
+        if isinstance(line, dict) and is_number(line.get("step")) and math.isfinite(line["step"]):
+            lines.append(line)
+        else:
+            bad += 1
+    if bad:
+        run.problems.append(f"metrics.jsonl has {bad} lines that cannot be read")
+    if run.step is None and lines:
+        run.step = int(lines[-1]["step"])
+    return lines
+
+
+def _curves(lines: list[dict[str, Any]]) -> dict[str, Points]:
+    curves: dict[str, Points] = {}
+    for line in lines:
+        for tag, value in line.items():
+            if tag != "step" and is_number(value):
+                curves.setdefault(tag, []).append((float(line["step"]), float(value)))
+    return curves
+
+
+def _task_figures(run: Run) -> list[Figure]:
+    """Of evaluation.json and of every <task>/*.json, whichever tasks there are."""
+    files = [run.path / "evaluation.json", *sorted(run.path.glob("*/*.json"))]
+    figures = []
+    for file in files:
+        name = file.relative_to(run.path).as_posix()
+        if file.parent.name not in NOT_TASKS:
+            figures += read_figures(name, _read_json(run, name), {"data": run.data})
+    return figures
+
+
+def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
+    """The last valid/... figures of training."""
+    said = meta.get("data")
+    data = said if isinstance(said, Mapping) else {}
+    images = data.get("images")
+    count = images.get("valid") if isinstance(images, Mapping) else None
+    family = MODELS.get(run.family)
+    kind = {"exact": "exact", "bound": "upper bound", None: ""}[family.likelihood if family else None]
+    protocol = {
+        "split": "valid", "images": count, "levels": run.config.get("data.levels", 256), "data": run.data,
+        "data_fingerprint": data.get("fingerprint"),
+    }  # fmt: skip
+    if protocol["levels"] == 2:
+        protocol["binarize"] = run.config.get("data.binarize")
+    averaged = run.config.get("train.ema_halflife_images") is not None
+    weights = "averaged weights" if averaged else "last weights"
+    figures = []
+    for tag, points in run.curves.items():
+        if tag.startswith("valid/"):
+            of_likelihood = tag in ("valid/bits_per_dim", "valid/nats")
+            meaning = f"{kind}, during training" if of_likelihood and kind else "during training"
+            unit = {"valid/bits_per_dim": "bits/dim", "valid/nats": "nats/image", "valid/psnr_db": "dB"}
+            step, value = points[-1]
+            whose = {"step": int(step), "weights": weights}
+            figures.append(
+                Figure(tag, value, None, unit.get(tag, ""), meaning, "metrics.jsonl", protocol, whose)
+            )
+    return figures
+
+
+def _cost(run: Run, meta: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[Figure]:
+    """Parameters, and what training took where it ran."""
+    figures = []
+    if is_number(meta.get("parameters")):
+        figures.append(Figure("parameters", meta["parameters"], None, "", "of all networks", "cost"))
+    devices = {str(session.get("device", "?")): None for session in run.sessions}
+    where = {"device": ", then ".join(devices)} if devices else {}
+    rated = [(line["step"], line[RATE]) for line in lines if is_number(line.get(RATE)) and line[RATE] > 0]
+    batch_size = run.config.get("train.batch_size")
+    if rated and is_number(batch_size):
+        steps = [step for step, _ in rated]
+        before = [0, *steps[:-1]]
+        seconds = sum(
+            max(0, step - earlier) * batch_size / rate
+            for (step, rate), earlier in zip(rated, before, strict=True)
+        )
+        meaning = "time in training steps alone, from the logged rates"
+        if math.isfinite(seconds):
+            figures.append(Figure("training_seconds", seconds, None, "s", meaning, "cost", where))
+        rate = statistics.median(rate for _, rate in rated)
+        meaning = "median of the logged rates"
+        figures.append(Figure("images_per_second", rate, None, "images/s", meaning, "cost", where))
+    return figures
