@@ -265,7 +265,7 @@ class Training:
         for scan in (recurrent.line_scan, plain_scan):
             self.with_scan(scan)
             both.append(torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]))
-        tolerance = 1e-5 if self.dtype is None else 0.05
+        tolerance = 1e-4 if self.dtype is None else 0.05  # of sums over thousands of pixels
         return bool((both[0] - both[1]).norm() < tolerance * both[0].norm())
 
     def with_scan(self, scan: Callable[[Tensor, Tensor, Lines], Tensor]) -> None:

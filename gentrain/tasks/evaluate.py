@@ -17,7 +17,7 @@ from gentrain.data.images import Images
 from gentrain.images import bits_per_dim, psnr_db
 from gentrain.learners import evaluate_images
 from gentrain.loop import evaluate_split
-from gentrain.models import ImportanceSampled
+from gentrain.models import ImportanceSampled, Reconstructs
 from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
 from gentrain.rundir import write_json
@@ -99,10 +99,7 @@ MEANINGS = {
         "D(x); far below train/logit_real: D knows its pictures by heart",
     ),
     "logit_fake": ("logit", "D(G(z)), as many generated pictures; no figure of quality"),
-    "mse": (
-        "per dimension",
-        "squared error of the reconstruction (of a GSN: of the mean after one corruption), pixels in [-1, 1]",
-    ),
+    "mse": ("per dimension", "squared error of the {made}, pixels in [-1, 1]"),
 }
 KINDS = {"exact": "exact", "bound": "upper bound on", None: ""}
 
@@ -112,13 +109,15 @@ def evaluate(
 ) -> dict[str, Figure]:
     """Every figure that the family has, as a mean over the images of a split."""
     kind = KINDS[trained.likelihood_kind]
+    # Whose pictures come out changed has denoised one that was corrupted first: another figure.
+    made = "reconstruction" if isinstance(trained.model, Reconstructs) else "mean after one corruption"
     values = evaluate_split(
         lambda x, noise: evaluate_images(trained.generative, trained.shape, x, noise),
         images, settings.batch_size, settings.seed,
     )  # fmt: skip
     assert values is not None
     figures = {
-        name: figure(values[name], unit, meaning.format(kind=kind).strip())
+        name: figure(values[name], unit, meaning.format(kind=kind, made=made).strip())
         for name, (unit, meaning) in MEANINGS.items()
         if name in values
     }
