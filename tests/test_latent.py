@@ -332,7 +332,7 @@ def test_one_latent_is_moved_at_a_time() -> None:
     assert rows[0, :, [0, 1, 3]].tolist() == [[0, 1, 3]] * 3
     alone = codes_alone(m_ND)
     rows = moved(start, torch.tensor([1]), alone, values)
-    assert torch.allclose(rows[0, :, 1], m_ND[:, 1].mean() + values * m_ND[:, 1].std())
+    assert torch.allclose(rows[0, :, 1], m_ND[:, 1].mean() + values * m_ND[:, 1].std(correction=0))
 
 
 MISTAKES = [
