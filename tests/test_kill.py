@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from families import FAMILIES, assert_same_run
+from families import FAMILIES, assert_same_run, newest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 # Each patches one function of a child process, so that it dies there at step 4 (saves are due at 2, 4, 6).
@@ -93,6 +93,7 @@ def test_sigkill_before_the_first_save_of_a_run_that_took_something_over(
     else:
         command = ["resume=first/checkpoints/step_00000004.pt", *more]
     killed_and_continued("in mid-step", command, gentrain)
+    assert newest(Path("cut"))["step"] == 9
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gentrain.layers.causal import ShiftedConv
 from gentrain.layers.line_scan import diagonals, line_scan, rows
 from gentrain.layers.masked import MaskedConv
-from gentrain.layers.recurrent_cache import DiagonalCache, RowLSTMCache
+from gentrain.layers.recurrent_cache import DiagonalCache, RowLSTMCache, Stacked
 
 Variant = Literal["row_lstm", "diagonal_bilstm"]
 
@@ -143,16 +143,13 @@ class RecurrentStack(nn.Module):
         cache = RowLSTMCache if self.variant == "row_lstm" else DiagonalCache
         like = torch.empty(0, dtype=dtype, device=self.last.weight_OIRK.device)
         weights = self.weights()
-        return cache(
-            self.first,
+        stacked = Stacked(
             torch.stack([each.input_GKD for each in weights], 1).to(like),
             torch.stack([each.state_GTCD for each in weights], 1).to(like),
             torch.stack([each.bias_GD for each in weights], 1).to(like),
             torch.stack(list(self.ups)).to(like),
-            self.last,
-            batch,
-            width,
         )
+        return cache(self.first, stacked, self.last, batch, width)
 
     def floats_per_image(self, width: int) -> int:
         """About how many numbers a cache and its scratch memory hold for each picture that is drawn."""

@@ -23,6 +23,15 @@ from gentrain.layers.causal import ShiftedConv
 from gentrain.layers.masked import MaskedConv, MaskedConvCache, product
 
 
+class Stacked(NamedTuple):
+    """The weights of all layers, in the cache's type; G directions, T neighbours."""
+
+    input_GLKD: Tensor
+    state_GLTCD: Tensor
+    bias_GLD: Tensor
+    up_LCF: Tensor
+
+
 class _Step(NamedTuple):
     """What one layer works on at one pixel: views made once, not at each pixel."""
 
@@ -89,16 +98,9 @@ class RowLSTMCache:
     """Weights are stacked: input (1, L, K, D) for the left neighbour and the pixel, state (1, L, 3, C, D)."""
 
     def __init__(
-        self,
-        first: MaskedConv,
-        input_GLKD: Tensor,
-        state_GLTCD: Tensor,
-        bias_GLD: Tensor,
-        up_LCF: Tensor,
-        last: ShiftedConv,
-        batch: int,
-        width: int,
+        self, first: MaskedConv, stacked: Stacked, last: ShiftedConv, batch: int, width: int
     ) -> None:
+        input_GLKD, state_GLTCD, bias_GLD, up_LCF = stacked
         layers, _, channels, depth = state_GLTCD.shape[1:]
         like, twice_D = bias_GLD, _twice(bias_GLD, channels)
         self.pixels = _Pixels(first, last, batch, width, like)
@@ -146,16 +148,9 @@ class DiagonalCache:
     above; the second direction is the one from the right."""
 
     def __init__(
-        self,
-        first: MaskedConv,
-        input_GLKD: Tensor,
-        state_GLTCD: Tensor,
-        bias_GLD: Tensor,
-        up_LCF: Tensor,
-        last: ShiftedConv,
-        batch: int,
-        width: int,
+        self, first: MaskedConv, stacked: Stacked, last: ShiftedConv, batch: int, width: int
     ) -> None:
+        input_GLKD, state_GLTCD, bias_GLD, up_LCF = stacked
         layers, _, channels, depth = state_GLTCD.shape[1:]
         like, twice_D = bias_GLD, _twice(bias_GLD, channels)
         self.pixels = _Pixels(first, last, batch, width, like)

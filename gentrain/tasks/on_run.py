@@ -10,8 +10,9 @@ from gentrain.data.packed import Progress
 from gentrain.device import check_device
 from gentrain.errors import UserError
 from gentrain.rundir import say_changed
+from gentrain.stored import find_checkpoint
 from gentrain.tasks.plan import absolute
-from gentrain.trained import TrainedRun, find_checkpoint
+from gentrain.trained import TrainedRun
 
 WHERE = ("data.root", "data.repo")  # of pictures that were moved: that they are the same is checked
 OF_THE_RUN = ("model", "data", "optimizer", "train", "seed", "experiment", "resume", "init_from", "run_dir")

@@ -13,7 +13,7 @@ from gentrain.config import check, differences, may_change, refuse_code
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.rundir import is_run, read_config
-from gentrain.trained import find_checkpoint
+from gentrain.stored import find_checkpoint
 
 CHOICES = ("model", "data", "optimizer", "device")
 

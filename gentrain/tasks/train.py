@@ -27,10 +27,10 @@ from gentrain.progress import Display, preparing, say
 from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
+from gentrain.stored import weights_of
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start
 from gentrain.tracking import Tracker, read_metrics
-from gentrain.trained import weights_of
 
 SECTIONS = ("train", "data", "model", "optimizer")
 
