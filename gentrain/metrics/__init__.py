@@ -1,0 +1,1 @@
+"""Figures of samples beside real pictures, and the features that they are measured in."""
