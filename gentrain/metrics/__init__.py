@@ -1,1 +1,1 @@
-"""Figures of samples beside real pictures, and the features that they are measured in."""
+"""What a trained model is measured by: likelihood, distance to the truth, quality, memorisation."""
