@@ -14,6 +14,7 @@ from gentrain.device import Place, check_device
 from gentrain.errors import UserError
 from gentrain.learners import Learner
 from gentrain.optimizers import optimizer_settings
+from gentrain.ranks import check_batch
 from gentrain.seeding import seed_everything
 from gentrain.settings import Train
 
@@ -28,6 +29,7 @@ def check_buildable(config: Mapping[str, Any]) -> None:
             f"train.accumulate_steps={train.accumulate_steps} cannot split a batch of "
             f"train.batch_size={train.batch_size} images"
         )
+    check_batch(train.batch_size, train.accumulate_steps)
     with torch.device("meta"):
         make_network(config)
 

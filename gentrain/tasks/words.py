@@ -15,6 +15,7 @@ from gentrain.learners import Learner
 from gentrain.loop import State
 from gentrain.optimizers import optimizer_settings
 from gentrain.progress import say
+from gentrain.ranks import world_size
 from gentrain.rundir import RunDir
 from gentrain.settings import View
 from gentrain.tasks.plan import Plan
@@ -26,6 +27,11 @@ def as_typed(key: str, path: Path) -> str:
         return f"{key}={path}"
     escaped = str(path).replace("'", "\\'")
     return shlex.quote(f"{key}='{escaped}'")
+
+
+def started_by() -> str:
+    """What a training command begins with."""
+    return "gentrain" if world_size() == 1 else "torchrun ... -m gentrain"
 
 
 def say_start(
@@ -87,9 +93,9 @@ def say_end(run_dir: RunDir, status: str, state: State, console: Console) -> Non
     at = f"last checkpoint {saved[0].name}" if saved else "nothing saved yet"
     say(console, f"{status} at step {state.step} ({at}): {run}")
     if status != "finished":
-        say(console, f"  go on:   gentrain {as_typed('resume', run)}")
+        say(console, f"  go on:   {started_by()} {as_typed('resume', run)}")
         return
     say(console, f"  look:    tensorboard --logdir {shlex.quote(str(run))}   pictures: {run / 'samples'}")
     say(console, f"  sample:  gentrain task=sample {as_typed('run', run)}")
     say(console, f"  measure: gentrain task=evaluate {as_typed('run', run)}")
-    say(console, f"  go on:   gentrain {as_typed('resume', run)} train.max_steps={2 * state.step}")
+    say(console, f"  go on:   {started_by()} {as_typed('resume', run)} train.max_steps={2 * state.step}")
