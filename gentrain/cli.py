@@ -39,6 +39,8 @@ def main() -> NoReturn:
     if "--version" in arguments:
         print(f"gentrain {gentrain.__version__}")
         sys.exit(0)
+    if ranks.world_size() > 1:
+        sys.excepthook = ranks.say_once
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
     try:
         args = _parser().parse_intermixed_args(arguments)
@@ -237,7 +239,7 @@ def _report(error: BaseException) -> int:
         return 2 if isinstance(error, UserError) else 1
     if isinstance(error, Interrupted):
         return error.exit_status
-    if ranks.may_speak():
+    if ranks.is_main():
         print("gentrain: interrupted", file=sys.stderr)
     return 130
 

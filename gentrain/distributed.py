@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -36,7 +35,7 @@ T = TypeVar("T")
 # How long a process waits for the others at one of these calls before it gives them up.
 PATIENCE = timedelta(minutes=10)
 POLL_SECONDS = 0.02
-HEAD_START_SECONDS = 0.5
+ENDING_SECONDS = 3.0  # that rank 0 is given to end first
 
 
 class Lost(RunFailed):
@@ -53,15 +52,32 @@ def together(device: str) -> Iterator[None]:
         yield
         return
     store = _connect(device)
-    # Whoever fails says why and ends with its connections open: the others notice, and are then silent.
-    ranks.ask_whether_to_speak(lambda: _is_first(store))
-    sys.excepthook = _say_once
-    yield
+    try:
+        ranks.ask_whether_to_speak(lambda: _is_first(store))
+        yield
+    except BaseException:
+        # It ends with its connections open, once it has said why: so the others notice, and are then silent.
+        _end_after_main(store)
+        raise
     barrier()  # else a process that is done would be a lost one to others
     ranks.ask_whether_to_speak(None)
-    sys.excepthook = sys.__excepthook__
     dist.destroy_process_group()
     _forget_store()
+
+
+def _end_after_main(store: dist.Store) -> None:
+    """On the way out after a failure: rank 0, if it fails as well, writes and speaks before the others end.
+
+    For torchrun ends all as soon as one has ended: by SIGTERM, which has nothing more to say here.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with suppress(RuntimeError):
+        if is_main():
+            store.add("main is ending", 1)
+            return
+        until = time.monotonic() + ENDING_SECONDS
+        while not store.check(["main is ending"]) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
 
 
 def _forget_store() -> None:
@@ -89,17 +105,10 @@ _calls = 0
 
 
 def _is_first(store: dist.Store) -> bool:
-    if not is_main():  # what all find at once rank 0 says, who can look at the run's directory
-        time.sleep(HEAD_START_SECONDS)
     try:
         return store.add("spoken", 1) == 1
     except RuntimeError:  # where rank 0 held the store, and has ended
         return rank() == 1
-
-
-def _say_once(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if ranks.may_speak():
-        sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager

@@ -7,10 +7,14 @@ MASTER_PORT. Nothing else is relied on. Without all five, or with WORLD_SIZE=1, 
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable
+from types import TracebackType
 
 from gentrain.errors import UserError
 
+HEAD_START_SECONDS = 10.0
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -77,11 +81,23 @@ def ask_whether_to_speak(ask: Callable[[], bool] | None) -> None:
 
 
 def may_speak() -> bool:
-    """Whether this process is the one to say why all of them end.
+    """Whether this process is the one to say why all of them end. Asked once, right before it ends.
 
-    While they are connected the first one to ask, since its failure is the cause of the others'; else rank 0.
+    While they are connected: the first one to ask, since its failure is the cause of the others'. Before that
+    it is rank 0, and the others give it time: torchrun ends all once one has ended. If they are still there
+    after it, the mistake was theirs alone, such as a folder that only their machine lacks.
     """
-    return is_main() if _ask is None else _ask()
+    if _ask is not None:
+        return _ask()
+    if not is_main():
+        time.sleep(HEAD_START_SECONDS + 0.5 * local_rank())
+    return True
+
+
+def say_once(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As sys.excepthook, for failures that keep their traceback: one of them, and not N."""
+    if may_speak():
+        sys.__excepthook__(kind, error, trace)
 
 
 def _number(name: str, default: int) -> int:
