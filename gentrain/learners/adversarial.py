@@ -19,7 +19,7 @@ from gentrain.adversarial_rules import Rules
 from gentrain.alarm import GameWatch
 from gentrain.averaging import averaged
 from gentrain.device import Place
-from gentrain.distributed import average, batch_norms, whole_batch
+from gentrain.distributed import average, batch_norms, mean_over_processes, whole_batch
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.layers.diff_augment import diff_augment
@@ -159,7 +159,7 @@ class Adversarial:
         side of the middle between the two means.
         """
         real, fake = real_B.mean(), fake_B.mean()
-        border = 0.0 if self.rules.loss.has_zero else (real + fake) / 2
+        border = 0.0 if self.rules.loss.has_zero else mean_over_processes((real + fake) / 2)
         figures = {
             "logit_real": real,
             "logit_fake": fake,
