@@ -4,9 +4,9 @@
     python scripts/scaling.py predict --step-ms 50 --parameters 41.4 --gpus 8 --machines 4 --within 300
 
 measure: under 5 minutes of two idle cores. Steps of vae, pixelcnn and gan at their default settings on random
-pictures, by one process with one thread, by one with two threads, by one with one thread and half of the batch,
-and by two gloo processes with one thread each; and how long an all-reduce of so many bytes takes. From the half
-batch and the all-reduce the two processes are predicted.
+pictures, by one process with one thread, by one with two threads, by one with one thread and half of the
+batch, and by two gloo processes with one thread each; and how long an all-reduce of so many bytes takes. From
+the half batch and the all-reduce the two processes are predicted.
 predict: the same model for other numbers of GPUs and machines. Bandwidths, in GB/s, are yours to measure.
 """
 
@@ -233,9 +233,9 @@ def predict(args: argparse.Namespace) -> str:
     lines = [
         f"{args.step_ms:g} ms of compute, {args.parameters:g} M parameters, {size / 1e6:g} MB of gradients",
         "",
-        "| GPUs | machines | all-reduce ms | step ms | times one GPU | efficiency | GPU-hours for "
-        f"{args.steps:g} steps of one GPU's pictures |",
-        "|---|---|---|---|---|---|---|",
+        "| GPUs | machines | all-reduce ms | step ms | times one GPU | efficiency | hours for "
+        f"{args.steps:g} steps' pictures | GPU-hours | cost |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     shapes = [(gpus, 1) for gpus in _doublings(args.gpus)]
     shapes += [(args.gpus, machines) for machines in _doublings(args.machines)[1:]]
@@ -243,10 +243,11 @@ def predict(args: argparse.Namespace) -> str:
         world = gpus * machines
         seconds = step_seconds(args.step_ms / 1e3, size, gpus, machines, links)
         efficiency = args.step_ms / 1e3 / seconds
-        hours = args.steps / world * seconds / 3600 * world
+        hours = args.steps / world * seconds / 3600
         lines.append(
             f"| {world} | {machines} | {all_reduce_seconds(size, gpus, machines, links) * 1e3:.2f} "
-            f"| {seconds * 1e3:.1f} | {world * efficiency:.1f} | {efficiency:.0%} | {hours:.1f} |"
+            f"| {seconds * 1e3:.1f} | {world * efficiency:.1f} | {efficiency:.0%} "
+            f"| {hours:.2f} | {hours * world:.1f} | {hours * world * args.price:.0f} |"
         )
     return "\n".join(lines)
 
@@ -274,7 +275,8 @@ def main() -> None:
     predicting.add_argument("--within", type=float, required=True, help="GB/s between GPUs of a machine")
     predicting.add_argument("--between", type=float, default=1.25, help="GB/s between machines")
     predicting.add_argument("--latency-us", type=float, default=10.0, help="of one message")
-    predicting.add_argument("--steps", type=float, default=1e5)
+    predicting.add_argument("--steps", type=float, default=1e5, help="that one GPU would take")
+    predicting.add_argument("--price", type=float, default=1.0, help="of a GPU for an hour")
     args = parser.parse_args()
     if args.task == "predict":
         print(predict(args))
