@@ -13,6 +13,7 @@ from gentrain.data import check_data, image_shape
 from gentrain.device import Place, check_device
 from gentrain.errors import UserError
 from gentrain.learners import Learner
+from gentrain.metrics.domain import DIMS
 from gentrain.optimizers import optimizer_settings
 from gentrain.ranks import check_batch
 from gentrain.seeding import seed_everything
@@ -30,6 +31,11 @@ def check_buildable(config: Mapping[str, Any]) -> None:
             f"train.batch_size={train.batch_size} images"
         )
     check_batch(train.batch_size, train.accumulate_steps)
+    if train.frechet_samples is not None and train.frechet_samples <= DIMS:
+        raise UserError(
+            f"train.frechet_samples={train.frechet_samples} is too few: features of {DIMS} numbers need more "
+            "samples than that; null leaves valid/frechet_distance out"
+        )
     with torch.device("meta"):
         make_network(config)
 

@@ -231,6 +231,7 @@ MAY_CHANGE = (
     "train.keep_last",
     "train.on_alarm",
     "train.max_rollbacks",
+    "train.frechet_samples",
     "optimizer.lr",
     "device",
     "data.root",

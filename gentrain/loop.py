@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from gentrain.from_pictures import settle
 from gentrain.going_back import Trouble, lr_scale, noise_of_step, respond
 from gentrain.images import to_picture
 from gentrain.learners import Learner, Metrics, means
+from gentrain.metrics.validation import TAG, ValidationDistance
 from gentrain.progress import Display
 from gentrain.ranks import is_main
 from gentrain.rundir import RunDir
@@ -62,6 +64,7 @@ class Fit:
     tracker: Tracker | NoTracker
     display: Display
     stop: StopRequest
+    distance: ValidationDistance | None = None  # None: not asked for, or too few pictures
 
 
 def fit(this: Fit, state: State) -> State:
@@ -165,16 +168,31 @@ def _evaluate(this: Fit, state: State) -> bool:
     if figures is None:
         return False
     values = {f"valid/{name}": value for name, value in means(figures).items()}
+    if this.distance is not None:
+        _settle(this, state)
+        found = this.distance.of(
+            partial(distributed.sample, this.learner.sample),
+            this.settings.batch_size,
+            this.seed,
+            this.stop.agree,
+        )
+        if found is None:
+            return False
+        found = distributed.all_as_main(found)  # of the same pictures, but what is decided on it must agree
+        values[TAG] = found
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
-    headline = this.learner.headline()
-    if headline is None:
+    name = f"valid/{this.learner.headline()}"
+    if name not in values:
         return True
-    name = f"valid/{headline}"
     if not math.isfinite(values[name]):
         raise RunFailed(f"{name} is {values[name]} at step {state.step}; {_last_good(this.run)}")
-    if state.best is None or values[name] < state.best["value"]:
-        state.best = {"metric": name, "value": values[name], "step": state.step}
+    best = {"metric": name, "value": values[name], "step": state.step}
+    if name == TAG and this.distance is not None:
+        best["measured"] = this.distance.measured
+    comparable = state.best is not None and state.best.get("measured") == best.get("measured")
+    if state.best is None or not comparable or best["value"] < state.best["value"]:
+        state.best = best
         save(this, state, "best.pt")
     return True
 

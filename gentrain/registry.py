@@ -20,7 +20,6 @@ class Family:
 
     model: str
     learner: str
-    has_best: bool = True  # its learner has a headline, on which best.pt is chosen
     likelihood: Literal["exact", "bound"] | None = None  # its networks' likelihood_kind, known without torch
 
 
@@ -33,7 +32,7 @@ MODELS = {
     "pixelrnn": Family(
         "gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
     ),
-    "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", has_best=False),
+    "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial"),
     "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize", likelihood="bound"),
     "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize"),
 }

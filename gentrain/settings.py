@@ -23,9 +23,10 @@ class Train:
     save_every_steps: Every
     keep_last: Annotated[int, AtLeast(1)]
     sample_count: Annotated[int, AtLeast(1)]
-    # With values here, so that runs from before there were alarms can still be read.
+    # With values here, so that the runs of older versions can still be read.
     on_alarm: Literal["warn", "stop", "rollback"] = "warn"
     max_rollbacks: Annotated[int, AtLeast(1)] = 3
+    frechet_samples: Annotated[int, AtLeast(1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from gentrain import checkpoint as checkpoints
-from gentrain import registry
 from gentrain.errors import UserError
 from gentrain.files import expanded
-from gentrain.rundir import is_run, read_config
+from gentrain.rundir import is_run
 
 AVERAGE = "module."  # what torch's AveragedModel puts before the names of the weights
 
@@ -26,23 +24,16 @@ def find_checkpoint(run: str | Path, which: str) -> Path:
     if not path.is_dir() or not is_run(path):
         raise UserError(f"{path} is no run directory (no config.yaml in it) and no checkpoint file")
     directory = path / "checkpoints"
-    if which == "best":
-        _check_has_best(path)
     candidates = [directory / "best.pt"] if which == "best" else checkpoints.newest_first(directory)
     if not candidates or not candidates[0].is_file():
-        raise UserError(f"{path} has no {which} checkpoint yet; train it further with gentrain resume={path}")
+        further = f"train it further with gentrain resume={path}"
+        if which == "best" and checkpoints.newest_first(directory):
+            raise UserError(
+                f"{path} has no best checkpoint: no evaluation has found the figure that chooses one yet; "
+                f"{further}, or use checkpoint=last"
+            )
+        raise UserError(f"{path} has no {which} checkpoint yet; {further}")
     return candidates[0]
-
-
-def _check_has_best(run: Path) -> None:
-    """UserError if no checkpoint of this family can be called the best one."""
-    model = read_config(run).get("model")
-    name = str(model.get("name")) if isinstance(model, Mapping) else ""
-    if name in registry.MODELS and not registry.MODELS[name].has_best:
-        raise UserError(
-            f"{run} has no best checkpoint: no figure says yet which step of a {name} is best; "
-            "use checkpoint=last, or one file of its checkpoints"
-        )
 
 
 def weights_of(stored: checkpoints.Checkpoint, average: bool = True) -> dict[str, Tensor]:

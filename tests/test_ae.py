@@ -195,7 +195,7 @@ def test_a_run_reports_mse_and_psnr_and_no_bits(run: Path, gentrain: Command) ->
     outcome = gentrain("task=evaluate", "run=run")
     assert outcome.status == 0, outcome.err
     figures = json.loads((run / "evaluation.json").read_text())["figures"]
-    assert set(figures) == {"mse", "psnr_db"}
+    assert set(figures) == {"mse", "psnr_db", "seconds_for_64_samples"}
     assert figures["psnr_db"]["unit"] == "dB"
     loaded = library.load(run)
     assert loaded.likelihood_kind is None

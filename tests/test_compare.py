@@ -23,7 +23,7 @@ from families import FAMILIES
 from PIL import Image
 
 from gentrain.comparison import page as page_module
-from gentrain.comparison.comparison import collect, labels
+from gentrain.comparison.comparison import as_json, collect, labels
 from gentrain.comparison.curves import COLORS, Curve, svg, thinned, ticks
 from gentrain.comparison.differing import differing
 from gentrain.comparison.figures import columns, read_figures, words
@@ -222,6 +222,27 @@ def test_any_json_of_a_task_gives_figures() -> None:
     (figure,) = read_figures("evaluation.json", new, {})
     assert figure.protocol == {"extractor": "domain@1"} and figure.mean == 3
     assert columns([figure, figure]) == [figure]
+
+
+def test_the_floor_stands_in_the_heading_and_parts_no_columns(tmp_path: Path) -> None:
+    """Figures of real pictures may differ in their last digits from machine to machine."""
+    name = "frechet_distance[domain@1]"
+    for run, value, floor in (("a", 3.0, 0.5), ("b", 4.0, 0.5000001)):
+        figures = {
+            "mse": {"mean": 1.0, "unit": "", "meaning": ""},
+            name: {"mean": value, "floor": {"train": floor, "held_out": "x"}, "protocol": {"samples": 70}},
+            "bits_per_dim": {"mean": 2.0, "unit": "bits/dim", "meaning": "exact"},
+        }
+        content = {"protocol": {"split": "test"}, "figures": figures}
+        (make_run(tmp_path / run) / "evaluation.json").write_text(json.dumps(content))
+    comparison = collect([str(tmp_path)], 8)
+    measured = [column for column in comparison.columns if column.source == "evaluation.json"]
+    assert [column.name for column in measured] == ["bits_per_dim", name, "mse"]
+    assert measured[1].floor == {"train": 0.5}
+    assert "samples=70" in words(measured[1].protocol)
+    assert "real pictures: train 0.5<" in page(comparison)
+    written = as_json(comparison)["runs"][1]["figures"]
+    assert [figure["floor"] for figure in written if figure["name"] == name] == [{"train": 0.5000001}]
 
 
 def test_cost_is_in_the_seconds_of_steps(tmp_path: Path) -> None:

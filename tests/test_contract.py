@@ -38,7 +38,8 @@ def test_a_run_leaves_what_the_interface_names(family: str, gentrain: Command, t
     run = Path("run")
     for name in ("config.yaml", "meta.json", "metrics.jsonl", "result.json"):
         assert (run / name).is_file(), name
-    assert (run / "checkpoints/best.pt").is_file() == MODELS[family].has_best
+    has_best = family != "gan"  # whose figure needs more pictures than there are here: tests/test_evaluate.py
+    assert (run / "checkpoints/best.pt").is_file() == has_best
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
     assert len(list(run.glob("events.out.tfevents.*"))) == 1
     assert [p.name for p in sorted((run / "checkpoints").glob("step_*"))] == [
@@ -52,7 +53,7 @@ def test_a_run_leaves_what_the_interface_names(family: str, gentrain: Command, t
     assert {"model", "ema", "optimizer"} <= stored["parts"].keys()
     tags = {tag for line in curves(run) for tag in line}
     assert {"train/loss", "train/grad_norm", "train/lr"} <= tags
-    if MODELS[family].has_best:
+    if has_best:
         assert stored["best"]["metric"] in tags
     else:
         assert stored["best"] is None

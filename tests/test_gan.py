@@ -356,13 +356,15 @@ def test_what_a_run_shows_and_what_it_can_do(gentrain: Command, tiny: list[str])
     for task in ("sample", "evaluate"):
         refused = gentrain(f"task={task}", "run=run", "checkpoint=best")
         assert refused.status == 2
-        assert "run has no best checkpoint: no figure says yet which step of a gan is best" in refused.err
+        assert (
+            "run has no best checkpoint: no evaluation has found the figure that chooses one" in refused.err
+        )
     assert (
         "(last weights)" in gentrain("task=sample", "run=run", "sample.average=false", "sample.count=2").out
     )
     assert gentrain("task=evaluate", "run=run").status == 0
     figures = json.loads(Path("run/evaluation.json").read_text())["figures"]
-    assert figures.keys() == {"logit_real", "logit_fake"}
+    assert figures.keys() == {"logit_real", "logit_fake", "seconds_for_64_samples"}
 
 
 def test_init_from_takes_both_players(gentrain: Command, tiny: list[str]) -> None:

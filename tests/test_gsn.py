@@ -281,4 +281,5 @@ def test_no_bits_per_dimension_are_reported(run: Path, gentrain: Command) -> Non
     assert not any("bits" in tag or "nats" in tag for tag in tags)
     assert newest(run)["best"]["metric"] == "valid/mse"
     assert gentrain("task=evaluate", "run=run").status == 0
-    assert set(json.loads((run / "evaluation.json").read_text())["figures"]) == {"mse", "psnr_db"}
+    figures = json.loads((run / "evaluation.json").read_text())["figures"]
+    assert set(figures) == {"mse", "psnr_db", "seconds_for_64_samples"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,10 @@ from yaml import YAMLError
 from gentrain.comparison.figures import Figure, is_number, read_figures
 from gentrain.config import flat
 from gentrain.registry import MODELS
+from gentrain.training_cost import training_cost
 
 LARGEST = 64 * 2**20  # bytes of a JSON file that is read
 NOT_TASKS = ("checkpoints", "data", "samples", "reconstructions", "interpolation")
-RATE = "perf/images_per_second"
 
 Points = list[tuple[float, float]]
 
@@ -194,19 +193,14 @@ def _cost(run: Run, meta: Mapping[str, Any], lines: list[dict[str, Any]]) -> lis
         figures.append(Figure("parameters", meta["parameters"], None, "", "of all networks", "cost"))
     devices = {str(session.get("device", "?")): None for session in run.sessions}
     where = {"device": ", then ".join(devices)} if devices else {}
-    rated = [(line["step"], line[RATE]) for line in lines if is_number(line.get(RATE)) and line[RATE] > 0]
     batch_size = run.config.get("train.batch_size")
-    if rated and is_number(batch_size):
-        steps = [step for step, _ in rated]
-        before = [0, *steps[:-1]]
-        seconds = sum(
-            max(0, step - earlier) * batch_size / rate
-            for (step, rate), earlier in zip(rated, before, strict=True)
-        )
+    cost = (
+        training_cost(lines, float(batch_size)) if batch_size is not None and is_number(batch_size) else None
+    )
+    if cost is not None:
         meaning = "time in training steps alone, from the logged rates"
-        if math.isfinite(seconds):
-            figures.append(Figure("training_seconds", seconds, None, "s", meaning, "cost", where))
-        rate = statistics.median(rate for _, rate in rated)
+        figures.append(Figure("training_seconds", cost.seconds, None, "s", meaning, "cost", where))
         meaning = "median of the logged rates"
+        rate = cost.images_per_second
         figures.append(Figure("images_per_second", rate, None, "images/s", meaning, "cost", where))
     return figures

@@ -17,6 +17,11 @@ from gentrain.comparison.find import find_runs
 from gentrain.comparison.pictures import Picture, read_pictures
 from gentrain.comparison.text import clean
 
+# Figures that say most of a run come first, by the part of their names before any extractor.
+TELLING = (
+    "bits_per_dim", "distance_to_truth", "frechet_distance", "precision", "recall", "coverage",
+    "nearer_than_held_out", "copies",
+)  # fmt: skip
 FIRST = ("evaluation.json", "metrics.jsonl", "cost")  # where figures of the first table are from
 
 
@@ -34,14 +39,17 @@ class Comparison:
 
     @property
     def columns(self) -> list[Figure]:
-        """One figure for each column; side by side those of one protocol, first what most runs have."""
+        """One figure for each column; the telling ones first, then by protocol, first what most runs have."""
         figures = [figure for run in self.runs for figure in run.figures]
         shared = Counter(figure.column[-1] for figure in figures)
         names = Counter(figure.name for figure in figures)
 
         def place(figure: Figure) -> tuple[Any, ...]:
             protocol = figure.column[-1]
-            return rank(figure), figure.source, -shared[protocol], protocol, -names[figure.name], figure.name
+            name = figure.name.partition("[")[0]
+            telling = TELLING.index(name) if name in TELLING else len(TELLING)
+            often = (-shared[protocol], protocol, -names[figure.name], figure.name)
+            return rank(figure), figure.source, telling, *often
 
         return sorted(columns(figures), key=place)
 
@@ -106,7 +114,7 @@ def _as_json(figure: Figure) -> dict[str, Any]:
     return {
         "name": figure.name, "mean": figure.mean, "standard_error": figure.standard_error,
         "unit": figure.unit, "meaning": figure.meaning, "source": figure.source,
-        "protocol": dict(figure.protocol), "of": dict(figure.whose),
+        "protocol": dict(figure.protocol), "of": dict(figure.whose), "floor": dict(figure.floor),
     }  # fmt: skip
 
 

@@ -25,6 +25,9 @@ class Figure:
     source: str
     protocol: Mapping[str, Any] = field(default_factory=dict)
     whose: Mapping[str, Any] = field(default_factory=dict)
+    floor: Mapping[str, float] = field(
+        default_factory=dict
+    )  # the same of real pictures, by where they are from
 
     @property
     def column(self) -> tuple[str, ...]:
@@ -64,8 +67,9 @@ def _figure(
     key = "mean" if "mean" in entry else "value"
     if not is_number(entry.get(key)):
         return None
-    mean, error = float(entry[key]), entry.get("standard_error")
-    said = {key, "standard_error", "unit", "meaning", "protocol"}
+    mean, error, floor = float(entry[key]), entry.get("standard_error"), entry.get("floor")
+    floor = floor if isinstance(floor, Mapping) else {}
+    said = {key, "standard_error", "unit", "meaning", "protocol", "floor"}
     own = {name: value for name, value in entry.items() if name not in said}
     if isinstance(entry.get("protocol"), Mapping):
         own |= entry["protocol"]
@@ -78,6 +82,7 @@ def _figure(
         source,
         dict(common) | {name: value for name, value in own.items() if name not in WHOSE},
         whose,
+        {str(name): float(value) for name, value in floor.items() if is_number(value)},
     )
 
 

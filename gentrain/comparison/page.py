@@ -11,12 +11,13 @@ from base64 import b64encode
 from collections.abc import Iterable
 from pathlib import Path
 
-from gentrain.comparison.collect import RATE, Run
+from gentrain.comparison.collect import Run
 from gentrain.comparison.comparison import Comparison
 from gentrain.comparison.curves import Curve, ink, svg
 from gentrain.comparison.figures import words
 from gentrain.comparison.tables import figure_tables, plain_table
 from gentrain.comparison.text import html
+from gentrain.training_cost import RATE
 
 HERE = Path(__file__).parent
 UNPLOTTED = ("train/lr", RATE)

@@ -29,7 +29,10 @@ def _figures(comparison: Comparison, found: Sequence[Figure], source: str) -> st
     runs = [run for run in comparison.runs if not source or any(f.source == source for f in run.figures)]
     headings = ["run"] if source else ["run", "model", "data", "status"]
     heads = [_heading(name) for name in headings]
-    heads += [_heading(figure.name, figure.unit, figure.meaning) for figure in found]
+    heads += [
+        _heading(figure.name, unit=figure.unit, meaning=figure.meaning, floor=_floor(figure))
+        for figure in found
+    ]
     above = [(len(headings), "")] + [
         (len(list(columns)), ": ".join(filter(None, ["" if source else file, protocol])))
         for (file, protocol), columns in groupby(found, _measured)
@@ -87,9 +90,15 @@ def _table(
     )
 
 
-def _heading(name: str, unit: str = "", meaning: str = "") -> str:
+def _floor(figure: Figure) -> str:
+    """The same figure of real pictures: of a column's first run, since its protocol names the pictures."""
+    said = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in figure.floor.items())
+    return f"real pictures: {said}" if said else ""
+
+
+def _heading(name: str, *, unit: str = "", meaning: str = "", floor: str = "") -> str:
     beside = f" <span>{html(unit)}</span>" if unit else ""
-    below = f'<span class="small">{html(meaning)}</span>' if meaning else ""
+    below = "".join(f'<span class="small">{html(text)}</span>' for text in (meaning, floor) if text)
     breakable = html(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
     return f'<th scope="col"><button type="button">{breakable}</button>{beside}{below}</th>'
 

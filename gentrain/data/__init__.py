@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
 from gentrain import registry
 from gentrain.data.entries import in_lines
-from gentrain.data.packed import Packed, Progress, Source, open_packed
+from gentrain.data.packed import DrawsFresh, Packed, Progress, Source, open_packed
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.settings import View
@@ -60,4 +62,10 @@ def open_data(section: Mapping[str, Any], progress: Progress) -> Packed:
     return replace(packed, facts=facts)
 
 
-__all__ = ["Packed", "check_data", "image_shape", "make_source", "open_data", "view_of"]
+def fresh_pictures(section: Mapping[str, Any], count: int, seed: int) -> np.ndarray | None:
+    """More pictures of the data set's own distribution, bytes (count, C, H, W); None if it has none."""
+    source = make_source(section)
+    return source.fresh(count, seed) if isinstance(source, DrawsFresh) else None
+
+
+__all__ = ["Packed", "check_data", "fresh_pictures", "image_shape", "make_source", "open_data", "view_of"]

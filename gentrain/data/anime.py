@@ -19,6 +19,7 @@ from gentrain.data.packed import Label, Packed, Progress
 from gentrain.ranges import AtLeast, Between
 
 HELD_OUT = 1000  # images of the validation split, and again of the test split
+MOST = 1_000_000  # training images
 CHUNK = 1000
 
 
@@ -28,7 +29,7 @@ class Anime:
 
     size: Literal[32, 64]
     channels: Literal[1, 3]
-    count: Annotated[int, Between(1, 1_000_000)]
+    count: Annotated[int, Between(1, MOST)]
     seed: Annotated[int, AtLeast(0)]
 
     def check(self) -> None:
@@ -55,6 +56,13 @@ class Anime:
             tuple(Label(factor.name, factor.choices) for factor in anime.FACTORS),
             {"entropy_bits": anime.ENTROPY_BITS} if self.channels == 3 else {},
         )
+
+    def fresh(self, count: int, seed: int) -> np.ndarray:
+        """Faces that are in no split, whatever `count` is: their numbers begin after all of those."""
+        first = 2 * HELD_OUT + MOST
+        start = first + seed % (anime.COMBINATIONS - first - count)
+        factors_NF = anime.combinations(np.arange(start, start + count), self.seed)
+        return grey_or_color(anime.draw(factors_NF, self.size), self.channels)
 
 
 def grey_or_color(rgb_NCHW: np.ndarray, channels: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import platformdirs
@@ -81,6 +81,14 @@ class Source(Protocol):
 
         `scratch` is an empty folder in the cache, for what is larger than memory (see data/rows.py).
         """
+
+
+@runtime_checkable
+class DrawsFresh(Protocol):
+    """A source that can draw more pictures of the same distribution at any time."""
+
+    def fresh(self, count: int, seed: int) -> np.ndarray:
+        """uint8 (count, C, H, W) at 256 levels, independent of those that were packed and in no split."""
 
 
 def cache_dir() -> Path:

@@ -65,7 +65,7 @@ class Learner(Protocol):
     def headline(self) -> str | None:
         """The evaluated figure, as in the tags, on which the best checkpoint is chosen; less is better.
 
-        None: there is none, and so no best checkpoint.
+        "frechet_distance" is the loop's to measure. None: there is none, and so no best checkpoint.
         """
 
 

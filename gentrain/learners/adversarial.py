@@ -273,7 +273,7 @@ class Adversarial:
             return self.shown.interpolate(rows, columns, generator)
 
     def headline(self) -> str | None:
-        return None
+        return "frechet_distance"
 
 
 def _check_betas(optimizer: Optimizer, rules: Rules) -> None:

@@ -1,31 +1,39 @@
-"""task=evaluate: the figures of a trained run on a held-out split."""
+"""task=evaluate: how good a trained run is, on a held-out split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
-import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
-from gentrain.data import view_of
+from gentrain.comparison.figures import words
+from gentrain.comparison.text import duration
+from gentrain.data import Packed, view_of
 from gentrain.data.images import Images
-from gentrain.images import bits_per_dim, psnr_db
-from gentrain.learners import evaluate_images
-from gentrain.loop import evaluate_split
-from gentrain.models import ImportanceSampled, Reconstructs
+from gentrain.files import write_atomically
+from gentrain.judging import QUANTILES, Judgement, draw_sets, how_many, judge
+from gentrain.metrics.extractors import Extractor, make_extractor
+from gentrain.metrics.figure import Figure
+from gentrain.metrics.likelihood import likelihood
 from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
 from gentrain.rundir import write_json
-from gentrain.seeding import generator
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
+from gentrain.tracking import read_metrics
 from gentrain.trained import TrainedRun
+from gentrain.training_cost import training_cost
 
 SECTIONS = ()  # of this config: none, they are the run's
+TIMED, REPEATS = 64, 3  # pictures whose drawing is timed, and how often, unless that takes long
+LONG_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -35,17 +43,9 @@ class Settings:
     split: Literal["test", "valid"]
     batch_size: Annotated[int, AtLeast(1)]
     iwae_samples: Annotated[int, AtLeast(1)] | None
+    samples: Annotated[int, AtLeast(1)] | None
+    extractor: Literal["domain", "inception"]
     seed: Annotated[int, AtLeast(0)]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean over images with its standard error."""
-
-    mean: float
-    standard_error: float
-    unit: str
-    meaning: str
 
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
@@ -53,19 +53,38 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
-    """Writes <run>/evaluation.json and prints it as a table."""
+    """Writes <run>/evaluation.json and <run>/evaluate/nearest.png, and prints tables."""
     trained, settings, console = open_run(config), Settings(**config["evaluate"]), Console()
     with preparing(console) as progress:
         packed = open_data_of(trained, config, progress)
+    # Before anything takes long: what cannot be done is said at once.
+    extractor = count = None
+    if settings.samples is not None:
+        extractor = make_extractor(settings.extractor, trained.place.device)
+        count = how_many(settings.samples, packed, settings.split, extractor.dims)
+        if count <= extractor.dims:
+            say(
+                console,
+                f"quality and memorisation are left out: a split has only {count} pictures, and figures "
+                f"in features of {extractor.dims} numbers need more than that",
+            )
+            count = None
     view = view_of(trained.config["data"])
     images = Images(packed.split(settings.split), view, trained.place.device)
     with preparing(console, "evaluating") as progress, trained.place.autocasting():
-        figures = evaluate(trained, images, settings, progress)
-    weights = "averaged weights" if trained.averaged else "last weights"
+        entropy_bits = packed.facts.get("entropy_bits")
+        figures = likelihood(
+            trained, images, settings.batch_size, settings.seed, settings.iwae_samples, entropy_bits, progress
+        )
+    judgement = None
+    if extractor is not None and count is not None:
+        judgement = _judged(trained, packed, extractor, count, settings, console)
+        figures |= judgement.figures
+    figures[f"seconds_for_{TIMED}_samples"] = _timed(trained)
     protocol = {
         "run": str(trained.path),
         "step": trained.step,
-        "weights": weights,
+        "weights": "averaged weights" if trained.averaged else "last weights",
         "split": settings.split,
         "images": len(images),
         "levels": view.levels,
@@ -73,86 +92,106 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         "seed": settings.seed,
         "data_fingerprint": packed.fingerprint,
     }
+    cost = _cost(trained)
+    content = {"protocol": protocol, "figures": {name: _as_json(figure) for name, figure in figures.items()}}
+    content["cost"] = cost
+    if judgement is not None:
+        content["nearest_train_rmse"] = {"quantiles": QUANTILES, **judgement.nearest_rmse}
+        directory = trained.path / "evaluate"
+        directory.mkdir(exist_ok=True)
+        write_atomically(directory / "nearest.png", judgement.picture)
     file = trained.path / "evaluation.json"
-    content = {"protocol": protocol, "figures": {name: asdict(figure) for name, figure in figures.items()}}
     write_json(file, content)
+    _print(console, protocol, figures, judgement, cost)
+    say(console, f"written to {file}" + (" and evaluate/nearest.png" if judgement is not None else ""))
+
+
+def _judged(
+    trained: TrainedRun,
+    packed: Packed,
+    extractor: Extractor,
+    count: int,
+    settings: Settings,
+    console: Console,
+) -> Judgement:
+    with preparing(console, "drawing samples") as progress:
+        sets = draw_sets(trained, packed, settings.split, count, settings.seed, progress)
+    with preparing(console, "looking for neighbours") as progress:
+        return judge(sets, extractor, trained.shape.levels, progress)
+
+
+def _timed(trained: TrainedRun) -> Figure:
+    """After a first picture, which may have to set up what later ones find."""
+    trained.sample(1)
+    seconds: list[float] = []
+    while len(seconds) < REPEATS and sum(seconds) < LONG_SECONDS:
+        begun = time.perf_counter()
+        trained.sample(TIMED)
+        seconds.append(time.perf_counter() - begun)
+    meaning = f"time to draw {TIMED} samples at once"
+    return Figure(statistics.median(seconds), math.nan, "s", meaning, {"device": trained.place.describe()})
+
+
+def _cost(trained: TrainedRun) -> dict[str, float]:
+    """Parameters, and what training took where it ran, if the record of that is there."""
+    made: dict[str, float] = {"parameters": sum(p.numel() for p in trained.model.parameters())}
+    lines = read_metrics(trained.path / "metrics.jsonl", trained.step)
+    cost = training_cost(lines, trained.config["train"]["batch_size"])
+    return made if cost is None else made | asdict(cost)
+
+
+def _as_json(figure: Figure) -> dict[str, Any]:
+    """Without what it has not: a standard error, a protocol of its own, a floor."""
+    made = asdict(figure)
+    if math.isnan(figure.standard_error):
+        del made["standard_error"]
+    return {key: value for key, value in made.items() if value != {}}
+
+
+def _print(
+    console: Console,
+    protocol: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+    judgement: Judgement | None,
+    cost: Mapping[str, float],
+) -> None:
     title = (
-        f"step {trained.step}, {weights}; {len(images)} images of the {settings.split} split "
-        f"at {view.in_words}"
+        f"step {protocol['step']}, {protocol['weights']}; {protocol['images']} images of the "
+        f"{protocol['split']} split at {protocol['pictures']}, seed {protocol['seed']}"
     )
-    table = Table(title=title)
-    for heading in ("figure", "mean", "standard error", "unit", "meaning"):
-        table.add_column(heading, no_wrap=heading != "meaning")
+    plain = {name: figure for name, figure in figures.items() if not figure.floor}
+    console.print(_table(title, plain, []))
+    if judgement is not None:
+        floored = {name: figure for name, figure in figures.items() if figure.floor}
+        floors = list(dict.fromkeys(name for figure in floored.values() for name in figure.floor))
+        console.print(_table("samples, and beside them real pictures in their place", floored, floors))
+        ranks = Table(title="root mean square difference to the nearest training picture: quantiles")
+        ranks.add_column("of")
+        for at in QUANTILES:
+            ranks.add_column(f"{at:.0%}", justify="right")
+        for name, values in judgement.nearest_rmse.items():
+            ranks.add_row(name.replace("_", " "), *(f"{value:.3g}" for value in values))
+        console.print(ranks)
+    trained_for = ""
+    if "seconds" in cost:
+        rate = cost["images_per_second"]
+        trained_for = f", trained for {duration(cost['seconds'])} at {rate:,.0f} images/s"
+    say(console, f"{cost['parameters']:,} parameters{trained_for}")
+
+
+def _table(title: str, figures: Mapping[str, Figure], floors: list[str]) -> Table:
+    """A figure a row; `floors` are columns of real pictures. What all protocols agree on stands below."""
+    protocols = [figure.protocol for figure in figures.values()]
+    said = {key: {protocol[key] for protocol in protocols if key in protocol} for key in chain(*protocols)}
+    common = {key: value for key, values in said.items() for value in values if len(values) == 1}
+    table = Table(title=title, caption=escape("; ".join(words(common))) or None, caption_justify="left")
+    for heading in ("figure", "value" if floors else "mean", "standard error", *floors, "unit", "meaning"):
+        table.add_column(heading.replace("_", " "), no_wrap=heading != "meaning")
     for name, figure in figures.items():
-        table.add_row(name, f"{figure.mean:.5g}", f"{figure.standard_error:.2g}", figure.unit, figure.meaning)
-    console.print(table)
-    say(console, f"written to {file}")
-
-
-MEANINGS = {
-    "bits_per_dim": ("bits/dim", "{kind} -log2 p(x) / (C*H*W)"),
-    "nats": ("nats/image", "{kind} -log p(x)"),
-    "nll_nats": ("nats/image", "its first term: -log p(x|z) for one z from q(z|x)"),
-    "kl_nats": ("nats/image", "its second term: KL(q(z|x) || p(z))"),
-    "logit_real": (
-        "logit",
-        "D(x); far below train/logit_real: D knows its pictures by heart",
-    ),
-    "logit_fake": ("logit", "D(G(z)), as many generated pictures; no figure of quality"),
-    "mse": ("per dimension", "squared error of the {made}, pixels in [-1, 1]"),
-}
-KINDS = {"exact": "exact", "bound": "upper bound on", None: ""}
-
-
-def evaluate(
-    trained: TrainedRun, images: Images, settings: Settings, progress: Callable[[int, int], None]
-) -> dict[str, Figure]:
-    """Every figure that the family has, as a mean over the images of a split."""
-    kind = KINDS[trained.likelihood_kind]
-    # Whose pictures come out changed has denoised one that was corrupted first: another figure.
-    made = "reconstruction" if isinstance(trained.model, Reconstructs) else "mean after one corruption"
-    values = evaluate_split(
-        lambda x, noise: evaluate_images(trained.generative, trained.shape, x, noise),
-        images, settings.batch_size, settings.seed,
-    )  # fmt: skip
-    assert values is not None
-    figures = {
-        name: figure(values[name], unit, meaning.format(kind=kind, made=made).strip())
-        for name, (unit, meaning) in MEANINGS.items()
-        if name in values
-    }
-    if "mse" in figures and figures["mse"].mean > 0:
-        figures["psnr_db"] = _psnr(figures["mse"])
-    k = settings.iwae_samples
-    if k is not None and isinstance(trained.model, ImportanceSampled):
-        nats_N = importance_nats(trained.model, images, settings, k, progress)
-        figures["iwae_nats"] = figure(nats_N, "nats/image", f"importance-weighted bound on -log p(x), k={k}")
-        bits_N = bits_per_dim(nats_N, trained.shape)
-        figures["iwae_bits_per_dim"] = figure(bits_N, "bits/dim", f"the same, per dimension, k={k}")
-    return figures
-
-
-def _psnr(mse: Figure) -> Figure:
-    """Of the mean squared error over all images, with that error's own standard error carried over."""
-    value = psnr_db(torch.tensor(mse.mean, dtype=torch.float64)).item()
-    error = 10 / math.log(10) * mse.standard_error / mse.mean
-    return Figure(value, error, "dB", "10 log10(2^2 / mse): peak signal to noise ratio of that mean error")
-
-
-@torch.inference_mode()
-def importance_nats(
-    model: ImportanceSampled, images: Images, settings: Settings, k: int, progress: Callable[[int, int], None]
-) -> Tensor:
-    """The importance-weighted bound (arXiv 1509.00519, eq. 8) on -log p of each image, float64 (N,)."""
-    parts = []
-    for number, indices in enumerate(images.chunks(settings.batch_size)):
-        noise = generator(settings.seed, "iwae", number)
-        parts.append(model.importance_nats(images.take(indices), k, noise).cpu().double())
-        progress(int(indices[-1]) + 1, len(images))
-    return torch.cat(parts)
-
-
-def figure(values_N: Tensor, unit: str, meaning: str) -> Figure:
-    """The mean and its standard error, from float64 (N,)."""
-    error = values_N.std().item() / math.sqrt(len(values_N)) if len(values_N) > 1 else math.nan
-    return Figure(values_N.mean().item(), error, unit, meaning)
+        error = "" if math.isnan(figure.standard_error) else f"{figure.standard_error:.2g}"
+        beside = [f"{figure.floor[floor]:.4g}" if floor in figure.floor else "" for floor in floors]
+        own = {key: value for key, value in figure.protocol.items() if key not in common}
+        meaning = "; ".join([figure.meaning, *words(own)])
+        row = (name, f"{figure.mean:.5g}", error, *beside, figure.unit, meaning)
+        table.add_row(*map(escape, row))  # a name's brackets are no markup
+    return table

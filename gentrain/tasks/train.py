@@ -26,6 +26,8 @@ from gentrain.files import NO_SPACE
 from gentrain.from_pictures import start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, State, fit
+from gentrain.metrics.extractors import make_extractor
+from gentrain.metrics.validation import ValidationDistance, too_few
 from gentrain.progress import Display, console_of_rank, preparing, say
 from gentrain.ranks import is_main, world_size
 from gentrain.rundir import RunDir, as_yaml, say_changed
@@ -219,7 +221,20 @@ def _fit_with(
         tracker,
         Display(state.step, settings.max_steps, console),
         stop,
+        _distance(settings, valid, place, console),
     )
+
+
+def _distance(settings: Train, valid: Images, place: Place, console: Console) -> ValidationDistance | None:
+    """What measures valid/frechet_distance, if it is asked for and there are pictures enough."""
+    if settings.frechet_samples is None:
+        return None
+    extractor = make_extractor("domain", place.device)
+    reason = too_few(valid, extractor)
+    if reason is not None:
+        say(console, reason)
+        return None
+    return ValidationDistance(extractor, valid, settings.frechet_samples)
 
 
 def _train(this: Fit, state: State, console: Console) -> None:

@@ -1,0 +1,74 @@
+"""Did the model learn its pictures by heart? How near its samples lie to training pictures, against how near
+held-out pictures do (Meehan et al. 2020, arXiv 2004.05675, who standardise the statistic).
+
+Legend: N training pictures, M others, K neighbours, D numbers of a picture or of its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gentrain.metrics.figure import Estimate, jackknife
+
+CANDIDATES = 4  # more than are asked for, of which the nearest are chosen exactly
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of M pictures: the nearest training pictures' squared distances, float64, and numbers, (M, K) each."""
+
+    squared_MK: Tensor
+    index_MK: Tensor
+
+    @property
+    def nearest_M(self) -> Tensor:
+        return self.squared_MK[:, 0]
+
+
+def nearest(x_MD: Tensor, training: Iterable[Tensor], k: int = 1) -> Nearest:
+    """The k nearest of the training rows, which come in blocks (B, D); equal rows are at distance zero.
+
+    Candidates are found by a float32 product, and their distances are then taken anew in float64.
+    """
+    x = x_MD.float()
+    squares_M = x.square().sum(1)
+    best = Nearest(torch.zeros(len(x), 0, dtype=torch.float64), torch.zeros(len(x), 0, dtype=torch.int64))
+    start = 0
+    for block_BD in training:
+        y = block_BD.float()
+        rough = squares_M[:, None] + y.square().sum(1) - 2 * (x @ y.T)
+        index = rough.topk(min(k + CANDIDATES, len(y)), largest=False).indices
+        exact = torch.stack(
+            [(x_MD.double() - block_BD[column].double()).square().sum(1) for column in index.T], 1
+        )
+        squared = torch.cat([best.squared_MK, exact.cpu()], 1)
+        numbers = torch.cat([best.index_MK, index.cpu() + start], 1)
+        order = squared.argsort(dim=1, stable=True)[:, :k]
+        best = Nearest(squared.gather(1, order), numbers.gather(1, order))
+        start += len(y)
+    return best
+
+
+def nearer(model_M: Tensor, held_out_N: Tensor) -> Estimate:
+    """The probability that a sample's distance is less than a held-out picture's (of equal ones, half of it).
+
+    0.5: as near as new pictures are. The Mann-Whitney statistic over N * M.
+    """
+    pairs = _wins(model_M, held_out_N), _wins(held_out_N, model_M)
+    m, n = len(model_M), len(held_out_N)
+    value = pairs[0].mean()
+    # With one left out, the mean over the others.
+    left_out = [(m * value - pairs[0]) / (m - 1), (n * (1 - value) - pairs[1]) / (n - 1)]
+    return Estimate(value.item(), jackknife(left_out))
+
+
+def _wins(x_M: Tensor, y_N: Tensor) -> Tensor:
+    """For each x the share of y above it, equal ones counting half, (M,)."""
+    y, x = y_N.double().sort().values, x_M.double().contiguous()
+    above = len(y) - torch.searchsorted(y, x, right=True)
+    equal = torch.searchsorted(y, x, right=True) - torch.searchsorted(y, x)
+    return (above.double() + equal / 2) / len(y)
