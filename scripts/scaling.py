@@ -214,9 +214,10 @@ def report(found: dict[str, Any]) -> str:
     for model, ways in found["steps"].items():
         two = ways["2 processes, 1 thread each"]
         half = ways["1 process, 1 thread, half batch"]["ms"]
-        # A GAN's two players each send their own gradient.
+        # A GAN's two players each send their own gradient, and r3gan one number in between.
         reduces = 2 if model == "gan" else 1
         predicted = 1e3 * step_seconds(half / 1e3, 4 * two["parameters"], 2, 1, links, reduces)
+        predicted += 1e3 * all_reduce_seconds(4, 2, 1, links) * (model == "gan")
         rates = [way["batch_size"] / way["ms"] * 1e3 for name, way in ways.items() if "half" not in name]
         lines.append(
             f"| {model} | {two['batch_size']} | {two['parameters'] / 1e6:.2f} M | "

@@ -45,10 +45,11 @@ def say_start(
 ) -> None:
     config, shape, view = command.config, image_shape(command.config["data"]), view_of(command.config["data"])
     parameters = sum(p.numel() for p in learner.model.parameters())
+    where = place.describe() + (f", in each of {world_size()} processes" if world_size() > 1 else "")
     say(
         console,
         f"{command.name}: {parameters / 1e6:.2f} M parameters; {data.counts['train']} training images "
-        f"{shape.width}x{shape.height}x{shape.channels} at {view.in_words}; {place.describe()}",
+        f"{shape.width}x{shape.height}x{shape.channels} at {view.in_words}; {where}",
     )
     for text in remarks(data, view):
         say(console, text)
