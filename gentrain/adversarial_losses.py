@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from gentrain.seeding import drawn
+
 LossName = Literal["minimax", "non_saturating", "hinge", "wgan_gp", "r3gan"]
 Penalty = Literal["none", "zero_centred", "interpolated"]
 Logits = Callable[[Tensor], Tensor]
@@ -132,5 +134,5 @@ def one_centred(squared_B: Tensor, weight: float) -> Tensor:
 
 def between(real_BCHW: Tensor, fake_BCHW: Tensor) -> Tensor:
     """A point between each real and a fake picture, uniform on the line: arXiv 1704.00028, algorithm 1."""
-    t_B111 = torch.rand(len(real_BCHW), 1, 1, 1, device=real_BCHW.device)
+    t_B111 = drawn(torch.rand, (len(real_BCHW), 1, 1, 1), None, real_BCHW.device)
     return torch.lerp(real_BCHW, fake_BCHW, t_B111)

@@ -15,6 +15,7 @@ from gentrain.errors import UserError
 from gentrain.learners import Learner
 from gentrain.metrics.domain import DIMS
 from gentrain.optimizers import optimizer_settings
+from gentrain.ranks import check_batch
 from gentrain.seeding import seed_everything
 from gentrain.settings import Train
 
@@ -29,6 +30,7 @@ def check_buildable(config: Mapping[str, Any]) -> None:
             f"train.accumulate_steps={train.accumulate_steps} cannot split a batch of "
             f"train.batch_size={train.batch_size} images"
         )
+    check_batch(train.batch_size, train.accumulate_steps)
     if train.frechet_samples is not None and train.frechet_samples <= DIMS:
         raise UserError(
             f"train.frechet_samples={train.frechet_samples} is too few: features of {DIMS} numbers need more "

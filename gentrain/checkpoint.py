@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from gentrain import distributed
 from gentrain.errors import RunFailed, UserError
 from gentrain.files import NO_SPACE, write_atomically
 
@@ -90,6 +92,17 @@ def verify(content: bytes) -> None:
     body, digest = memoryview(content)[:-64], content[-64:]
     if body[-len(_LABEL) :] != _LABEL or hashlib.sha256(body).hexdigest().encode() != digest:
         raise Damaged("its checksum is wrong")
+
+
+def from_main(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """What rank 0 finds, in every process: only that one reads and renames files of a run."""
+
+    def fields() -> dict[str, Any] | None:
+        found = find()
+        return None if found is None else vars(found)
+
+    sent = distributed.from_main(fields)
+    return None if sent is None else Checkpoint(**sent)
 
 
 def newest_first(directory: Path) -> list[Path]:

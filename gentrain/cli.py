@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import gentrain
+from gentrain import ranks
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.registry import suggestion
 
@@ -38,6 +39,8 @@ def main() -> NoReturn:
     if "--version" in arguments:
         print(f"gentrain {gentrain.__version__}")
         sys.exit(0)
+    if ranks.world_size() > 1:
+        sys.excepthook = ranks.say_once
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
     try:
         args = _parser().parse_intermixed_args(arguments)
@@ -133,6 +136,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             composed.pop("hydra")
             config = plain(composed)
             check(config)
+            _refuse_processes(config["task"], multirun)
             _refuse_shared_directory(config, taken)
             try:
                 _task(composed).check(config, job)
@@ -154,6 +158,13 @@ def _search_path(overrides: list[str], config_dir: str | None) -> list[str]:
     if any(override.startswith("hydra.searchpath") for override in overrides):
         raise UserError("give either --config-dir or hydra.searchpath, not both")
     return [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
+
+
+def _refuse_processes(task: str, multirun: bool) -> None:
+    """What torchrun's processes cannot do together."""
+    if ranks.world_size() > 1 and (multirun or task != "train"):
+        what = "a sweep (-m)" if multirun else f"task={task}"
+        raise UserError(f"{what} is for one process; torchrun starts {ranks.world_size()}, which only train")
 
 
 def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]) -> None:
@@ -223,11 +234,13 @@ def _lenient(override: str, groups: set[str]) -> str:
 def _report(error: BaseException) -> int:
     """Say it in one sentence on stderr; the exit status."""
     if isinstance(error, UserError | RunFailed):
-        print(f"gentrain: {error}", file=sys.stderr)
+        if ranks.may_speak():
+            print(f"gentrain: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UserError) else 1
     if isinstance(error, Interrupted):
         return error.exit_status
-    print("gentrain: interrupted", file=sys.stderr)
+    if ranks.is_main():
+        print("gentrain: interrupted", file=sys.stderr)
     return 130
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gentrain.distributed import device_of, threads_for_each
 from gentrain.errors import UserError
 from gentrain.settings import Device
 
@@ -61,8 +62,9 @@ def set_up(section: Mapping[str, Any]) -> Place:
     check_device(section)
     settings = Device(**section)
     name = resolve(settings.name)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    threads = threads_for_each() if settings.threads is None else settings.threads
+    if threads is not None:
+        torch.set_num_threads(threads)
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(settings.deterministic)
@@ -71,7 +73,7 @@ def set_up(section: Mapping[str, Any]) -> Place:
     torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and name == "cuda")
     return Place(
-        torch.device(name),
+        device_of(name),
         torch.bfloat16 if bf16 else None,
         name == "cuda" if settings.channels_last == "auto" else settings.channels_last,
         settings.compile,

@@ -43,16 +43,12 @@ def respond(this: Fit, state: State, trouble: Trouble) -> bool:
         raise RunFailed(
             f"stopped after {state.rollbacks} rollbacks: {trouble.sentence}; {_last_sound(this, trouble)}"
         )
-    stored, complaints = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
-    for complaint in complaints:
-        this.display.say(complaint)
+    stored = checkpoint.from_main(lambda: _go_back(this, trouble))
     if stored is None:
         raise RunFailed(f"stopped: {trouble.sentence}; no checkpoint from before it is left")
     for name, part in this.learner.parts.items():
         part.load_state_dict(stored.parts[name])
     state.step, state.best, state.pending = stored.step, stored.best, list(stored.pending)
-    if not (this.run.checkpoints / "best.pt").is_file():
-        state.best = None  # it was of later, and an older one had been overwritten
     if this.learner.watch is not None:
         this.learner.watch.sound_step = max(this.learner.watch.sound_step, stored.step)
     state.settled_at = None  # these are other weights, though of a step that was seen before
@@ -64,6 +60,15 @@ def respond(this: Fit, state: State, trouble: Trouble) -> bool:
         f"{this.learner.lr_scale:g} (rollback {state.rollbacks} of {settings.max_rollbacks})"
     )
     return True
+
+
+def _go_back(this: Fit, trouble: Trouble) -> checkpoint.Checkpoint | None:
+    stored, complaints = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
+    for complaint in complaints:
+        this.display.say(complaint)
+    if stored is not None and not (this.run.checkpoints / "best.pt").is_file():
+        stored.best = None  # it was of later, and an older one had been overwritten
+    return stored
 
 
 def lr_scale(state: State) -> float:

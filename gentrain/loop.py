@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from gentrain import checkpoint
+from gentrain import checkpoint, distributed
 from gentrain.checkpoint import Checkpoint
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
@@ -26,11 +27,12 @@ from gentrain.images import to_picture
 from gentrain.learners import Learner, Metrics, means
 from gentrain.metrics.validation import TAG, ValidationDistance
 from gentrain.progress import Display
+from gentrain.ranks import is_main
 from gentrain.rundir import RunDir
-from gentrain.seeding import generator, seed_everything
+from gentrain.seeding import generator, seed_step
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
-from gentrain.tracking import Tracker
+from gentrain.tracking import NoTracker, Tracker
 
 RECONSTRUCTIONS = 32
 INTERPOLATIONS = 8  # from one picture to another, in as many steps
@@ -59,7 +61,7 @@ class Fit:
     run: RunDir
     config_text: str
     data_fingerprint: str
-    tracker: Tracker
+    tracker: Tracker | NoTracker
     display: Display
     stop: StopRequest
     distance: ValidationDistance | None = None  # None: not asked for, or too few pictures
@@ -73,11 +75,12 @@ def fit(this: Fit, state: State) -> State:
         state.pending = _duties(this, state, state.pending)
         save(this, state)
     while state.step < settings.max_steps and not state.pending:
-        seed_everything(this.seed, *noise_of_step(state))
+        seed_step(this.seed, *noise_of_step(state))
         clock.start()
         metrics = this.learner.train_step(this.batches.at(state.step), state.step)
         state.step += 1
         logs, checks, saves = _due(settings, state.step)
+        this.stop.agree_after_step()
         look = logs or saves or bool(checks) or this.stop.requested
         look = look or this.batches.images.device.type == "cpu"
         trouble = _trouble(this, state.step, metrics, look)
@@ -141,21 +144,26 @@ def evaluate_split(
     seed: int,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tensor] | None:
-    """Every figure of every image of a split, float64 (N,) on the CPU; None if stopped meanwhile."""
-    values: dict[str, list[Tensor]] = {}
-    for number, indices in enumerate(images.chunks(batch_size)):
+    """Every figure of every image of a split, float64 (N,) on the CPU; None if stopped meanwhile.
+
+    Several processes take the batches in turn, each with the noise of its number, and all have all figures.
+    """
+    mine: dict[int, dict[str, Tensor]] = {}
+    for number, indices in distributed.mine_of(images.chunks(batch_size)):
         if stopped():
             return None
-        figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
-        for name, value in figures.items():
-            values.setdefault(name, []).append(value.cpu().double())
-    return {name: torch.cat(parts) for name, parts in values.items()}
+        if indices is not None:
+            figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
+            mine[number] = {name: value.cpu().double() for name, value in figures.items()}
+    batches = dict(pair for each in distributed.gather(mine) for pair in each.items())
+    in_order = [batches[number] for number in sorted(batches)]
+    return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}
 
 
 def _evaluate(this: Fit, state: State) -> bool:
     """Log the means over the validation split, and keep the best checkpoint. False if stopped."""
     figures = evaluate_split(
-        this.learner.eval_step, this.valid, this.settings.batch_size, this.seed, lambda: this.stop.requested
+        this.learner.eval_step, this.valid, this.settings.batch_size, this.seed, this.stop.agree
     )
     if figures is None:
         return False
@@ -163,10 +171,14 @@ def _evaluate(this: Fit, state: State) -> bool:
     if this.distance is not None:
         _settle(this, state)
         found = this.distance.of(
-            this.learner.sample, this.settings.batch_size, this.seed, lambda: this.stop.requested
+            partial(distributed.sample, this.learner.sample),
+            this.settings.batch_size,
+            this.seed,
+            this.stop.agree,
         )
         if found is None:
             return False
+        found = distributed.all_as_main(found)  # of the same pictures, but what is decided on it must agree
         values[TAG] = found
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
@@ -195,9 +207,11 @@ def _sample(this: Fit, state: State) -> bool:
     noise = generator(this.seed, "sample")
     drawn: list[Tensor] = []
     for start in range(0, count, batch_size):
-        if this.stop.requested:
+        if this.stop.agree():
             return False
-        drawn.append(this.learner.sample(min(batch_size, count - start), noise))
+        drawn.append(distributed.sample(this.learner.sample, min(batch_size, count - start), noise))
+    if not is_main():
+        return True
     levels = this.valid.view.levels
     this.tracker.pictures(state.step, "samples", to_picture(torch.cat(drawn), levels))
     originals = this.valid.first(RECONSTRUCTIONS)
@@ -225,6 +239,12 @@ def _settle(this: Fit, state: State) -> None:
 def save(this: Fit, state: State, name: str | None = None) -> None:
     """Write a checkpoint of this step, or of this step under another name, and drop old ones."""
     _settle(this, state)
+    if is_main():
+        _write(this, state, name)
+    distributed.barrier()  # no process ends before it is written
+
+
+def _write(this: Fit, state: State, name: str | None) -> None:
     this.tracker.flush()
     parts = {key: part.state_dict() for key, part in this.learner.parts.items()}
     content = Checkpoint(

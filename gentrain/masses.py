@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from gentrain.seeding import drawn
+
 # Where an open bin ends. A number, not infinity: infinity times a derivative of zero would be nan.
 OPEN = 1e6
 
@@ -75,5 +77,5 @@ def gaussian_log_mass(lower: Tensor, upper: Tensor, mean: Tensor, inv_sigma: Ten
 def uniform_noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
     """Uniform on the open interval (0, 1), drawn on the generator's device, returned on `like`'s."""
     device = like.device if generator is None else generator.device
-    noise = torch.rand(shape, generator=generator, device=device)
+    noise = drawn(torch.rand, shape, generator, device)
     return noise.clamp_(2**-25, 1 - 2**-24).to(like.device)

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
+from gentrain.ranks import is_main
+
 # One redraw a second: the drawing thread takes its time from training on a small machine.
 REDRAWS_PER_SECOND = 1
 COLUMNS = {
@@ -95,6 +97,11 @@ class Display:
         """What takes long between steps; an empty text when it is over."""
         if self._bar:
             self._bar.update(self._task, description=what or "step")
+
+
+def console_of_rank() -> Console:
+    """Of several processes only rank 0 is heard."""
+    return Console() if is_main() else Console(quiet=True, force_terminal=False)
 
 
 def say(console: Console, text: str) -> None:

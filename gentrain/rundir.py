@@ -26,6 +26,7 @@ import gentrain
 from gentrain.data.packed import Packed, compare
 from gentrain.errors import UserError
 from gentrain.files import write_atomically
+from gentrain.ranks import world_size
 
 
 class RunDir:
@@ -103,11 +104,18 @@ class RunDir:
                 "start_step": start_step,
                 "directory": str(Path.cwd()),
                 "device": device,
+                "processes": world_size(),
                 "git_revision": git_revision(),
                 "versions": versions(),
             }
         )
         write_json(file, meta)
+
+    def processes_before(self) -> int:
+        """How many processes the last session of this run had."""
+        file = self.path / "meta.json"
+        sessions = json.loads(file.read_text())["sessions"] if file.exists() else []
+        return sessions[-1].get("processes", 1) if sessions else world_size()
 
     def record_images(self, data: Packed) -> None:
         """Which images the run is trained on, as hashes: so that it can be said how others differ."""

@@ -25,6 +25,7 @@ from torch import Generator, Tensor, nn
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.recording import record
+from gentrain.seeding import whole_numbers
 
 Mode = Literal["draw", "argmax"]
 Progress = Callable[[int, int], None]
@@ -210,7 +211,7 @@ def draw_pictures(
     """n pictures in batches sized to memory, uint8 (n, C, H, W); `progress` counts rows of all batches."""
     shape, draw = net.shape, draw or Draw()
     # Seeds first, all of them: a picture does not depend on how many are drawn at once.
-    seeds = torch.randint(2**62, (n,), generator=generator).tolist()
+    seeds = whole_numbers(0, 2**62, (n,), generator, generator.device).tolist()
     at_once = batch_size(net, n, device)
     starts = range(0, n, at_once)
     drawn = [torch.empty((0, *shape.chw), dtype=torch.uint8, device=device)]

@@ -1,9 +1,22 @@
-"""Every random number is a function of (seed, what it is for, step): the reason why resume is exact."""
+"""Every random number is a function of (seed, what it is for, step): the reason why resume is exact.
+
+And not of how many processes there are: each process draws the noise of the whole batch, and takes the rows
+of its own images. So two processes see what one would have seen.
+"""
+
+from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from gentrain import ranks
+
+Shape = tuple[int, ...]
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -25,12 +38,102 @@ def seed_everything(seed: int, *purpose: str | int) -> None:
         torch.mps.manual_seed(number)
 
 
-def generator(seed: int, *purpose: str | int) -> torch.Generator:
+def generator(seed: int, *purpose: str | int) -> Generator:
     """A generator of its own on the CPU: what it draws is the same on every device and moves no other."""
-    return torch.Generator().manual_seed(derive(seed, *purpose))
+    return Generator().manual_seed(derive(seed, *purpose))
 
 
-def normal_noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Standard normal, drawn on the generator's device, returned on `like`'s."""
+# ---- the noise of a batch
+
+
+class _Step:
+    """Where a step's noise comes from if there are several processes: what one would draw by default."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.generators: dict[torch.device, Generator] = {}
+
+    def seed(self, number: int) -> None:
+        self.number = number
+        for made in self.generators.values():
+            made.manual_seed(number)
+
+    def on(self, device: torch.device) -> Generator:
+        if device not in self.generators:
+            self.generators[device] = Generator(device).manual_seed(self.number)
+        return self.generators[device]
+
+
+_step = _Step()
+_rows: tuple[int, slice | Tensor] | None = None  # see `rows_of`
+
+
+def seed_step(seed: int, *purpose: str | int) -> None:
+    """Before a step of training. A single process: as seed_everything.
+
+    With several, noise that `drawn` gives is what a single process would draw, and what is drawn past it,
+    which is dropout, differs between processes.
+    """
+    if ranks.world_size() == 1:
+        seed_everything(seed, *purpose)
+    else:
+        _step.seed(derive(seed, *purpose))
+        seed_everything(seed, *purpose, "rank", ranks.rank())
+
+
+def drawn(
+    how: Callable[..., Tensor], shape: Shape, generator: Generator | None, device: torch.device
+) -> Tensor:
+    """Noise of `shape`, a row an image: `how(shape, generator=..., device=...)`, such as torch.randn.
+
+    `generator` None is for training: torch's default one. With several processes the noise of all of them is
+    drawn, as if the batch were in one piece, and this process's rows of it are returned.
+    """
+    if generator is not None:
+        if _rows is None:
+            return how(shape, generator=generator, device=device)
+        whole, mine = _rows
+        return how((whole, *shape[1:]), generator=generator, device=device)[mine]
+    world = ranks.world_size()
+    if world == 1:
+        return how(shape, generator=None, device=device)
+    first = ranks.rank() * shape[0]
+    whole_shape = (world * shape[0], *shape[1:])
+    return how(whole_shape, generator=_step.on(device), device=device)[first : first + shape[0]]
+
+
+@contextmanager
+def rows_of(whole: int, mine: slice | Tensor) -> Iterator[None]:
+    """While it is entered, what `drawn` gives from a generator is rows `mine` of noise for `whole` images."""
+    global _rows
+    before, _rows = _rows, (whole, mine)
+    try:
+        yield
+    finally:
+        _rows = before
+
+
+def normal_noise(shape: Shape, generator: Generator | None, like: Tensor) -> Tensor:
+    """Standard normal, a row an image, drawn on the generator's device, returned on `like`'s."""
     device = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device).to(like.device)
+    return drawn(torch.randn, shape, generator, device).to(like.device)
+
+
+def normal_noise_like(x_BCHW: Tensor) -> Tensor:
+    """Standard normal for training, laid out in memory as the pictures are: torch.randn_like."""
+    channels_last = x_BCHW.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return drawn(partial(_normal, layout), tuple(x_BCHW.shape), None, x_BCHW.device)
+
+
+def _normal(
+    layout: torch.memory_format, shape: Shape, *, generator: Generator | None, device: torch.device
+) -> Tensor:
+    return torch.empty(shape, device=device, memory_format=layout).normal_(generator=generator)
+
+
+def whole_numbers(
+    low: int, high: int, shape: Shape, generator: Generator | None, device: torch.device
+) -> Tensor:
+    """Uniform on low .. high - 1, int64, a row an image."""
+    return drawn(partial(torch.randint, low, high), shape, generator, device)

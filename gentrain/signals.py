@@ -5,9 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 
+from gentrain.distributed import largest
 from gentrain.errors import Interrupted
+from gentrain.ranks import is_main, world_size
+
+ASK_EVERY_SECONDS = 0.5  # at most, where a step takes less
 
 
 class StopRequest:
@@ -15,20 +20,45 @@ class StopRequest:
 
     Before `graceful` is set there is nothing to save and the first signal already raises Interrupted, as
     the second one always does. Outside the main thread Python allows no handlers, and this does nothing.
+
+    Of several processes any one's signal stops all of them after the same step: `requested` is what they
+    have agreed upon, in `agree`.
     """
 
     def __init__(self) -> None:
         self.graceful = False
-        self.signal: int | None = None
+        self.signal: int | None = None  # that this process was sent
+        self._agreed = 0
+        self._steps, self._steps_left, self._asked_at = 0, 1, time.monotonic()
         self._before: dict[int, object] = {}
 
     @property
     def requested(self) -> bool:
-        return self.signal is not None
+        return self.signal is not None if world_size() == 1 else self._agreed > 0
 
     @property
     def exit_status(self) -> int:
-        return 128 + (self.signal or signal.SIGINT)
+        return 128 + (self.signal or self._agreed or signal.SIGINT)
+
+    def agree(self) -> bool:
+        """`requested`, after asking all processes, which must all call this: a tiny all-reduce."""
+        if world_size() > 1:
+            now = time.monotonic()
+            seconds_a_step = (now - self._asked_at) / max(1, self._steps)
+            agreed, slowest = largest(self.signal or 0, seconds_a_step)
+            if agreed and not self._agreed and is_main():
+                self._say(int(agreed))
+            self._agreed = self._agreed or int(agreed)
+            self._steps, self._steps_left = 0, max(1, int(ASK_EVERY_SECONDS / max(1e-6, slowest)))
+            self._asked_at = time.monotonic()
+        return self.requested
+
+    def agree_after_step(self) -> None:
+        """As `agree`, but only every so many steps that about half a second has gone by."""
+        self._steps += 1
+        self._steps_left -= 1
+        if self._steps_left <= 0:
+            self.agree()
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -41,9 +71,14 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        again, self.signal = self.requested, number
+        again, self.signal = self.signal is not None, number
         if again or not self.graceful:
             raise Interrupted(self.exit_status)
+        if world_size() == 1:  # else it is said once, when all have agreed
+            self._say(number)
+
+    @staticmethod
+    def _say(number: int) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         print(
             f"\n{name}: finishing this step and saving; once more stops at once", file=sys.stderr, flush=True

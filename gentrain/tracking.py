@@ -90,6 +90,28 @@ class Tracker:
         self._writer.close()
 
 
+class NoTracker:
+    """A Tracker of a process that is not the one to write: only its last figures are kept."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.latest |= values
+
+    def pictures(self, step: int, tag: str, images_NCHW: Tensor) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _wait_for_a_later_name(newest: str) -> None:
     """TensorBoard reads event files in the order of their names, which begin with the second of their making.
 

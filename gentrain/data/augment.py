@@ -8,9 +8,12 @@ Legend: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Generator, Tensor
 
+from gentrain.seeding import drawn
 from gentrain.settings import View
 
 
@@ -22,15 +25,20 @@ def augment(images_BCHW: Tensor, view: View, coins: Generator) -> Tensor:
     batch, _, height, width = images_BCHW.shape
     device = images_BCHW.device
     if view.flip:
-        mirrored_B = (torch.rand(batch, generator=coins) < 0.5).to(device)
+        mirrored_B = (drawn(torch.rand, (batch,), coins, coins.device) < 0.5).to(device)
         images_BCHW = torch.where(mirrored_B.view(-1, 1, 1, 1), images_BCHW.flip(-1), images_BCHW)
     if view.shift:
-        moves_2B = torch.randint(-view.shift, view.shift + 1, (2, batch), generator=coins).to(device)
-        rows_BH = _moved(height, moves_2B[0])
-        columns_BW = _moved(width, moves_2B[1])
+        moves_B2 = drawn(partial(_moves, view.shift), (batch,), coins, coins.device).to(device)
+        rows_BH = _moved(height, moves_B2[:, 0])
+        columns_BW = _moved(width, moves_B2[:, 1])
         images_BCHW = images_BCHW.gather(2, rows_BH[:, None, :, None].expand_as(images_BCHW))
         images_BCHW = images_BCHW.gather(3, columns_BW[:, None, None, :].expand_as(images_BCHW))
     return images_BCHW
+
+
+def _moves(most: int, shape: tuple[int, ...], *, generator: Generator, device: torch.device) -> Tensor:
+    """-most .. most in both directions, (B, 2)."""
+    return torch.randint(-most, most + 1, (2, *shape), generator=generator, device=device).T
 
 
 def _moved(length: int, moves_B: Tensor) -> Tensor:

@@ -15,17 +15,19 @@ from torch import Tensor
 
 from gentrain.data.augment import augment
 from gentrain.data.images import Images
-from gentrain.seeding import generator
+from gentrain.ranks import my_rows
+from gentrain.seeding import generator, rows_of
 from gentrain.settings import View
 
 AHEAD = 2  # steps that are fetched before they are asked for
 
 
 class Batches:
-    """The training batches of a run."""
+    """The training batches of a run. `batch_size` is over all processes, each of which reads its own rows."""
 
-    def __init__(self, images: Images, batch_size: int, seed: int) -> None:
+    def __init__(self, images: Images, batch_size: int, seed: int, accumulate_steps: int = 1) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
+        self._mine = torch.tensor(my_rows(batch_size, accumulate_steps))
         self._fetcher = None if images.resident else _Ahead(self)
         count = len(images)
 
@@ -48,7 +50,8 @@ class Batches:
         return torch.cat(parts)
 
     def at(self, step: int) -> Callable[[], Tensor]:
-        """`next_batch` for one step: each call gives uint8 (B, C, H, W) from a stream of its own."""
+        """`next_batch` for one step: each call gives uint8 (B, C, H, W) from a stream of its own: of several
+        processes each gets its rows of the batch."""
         stream = -1
 
         def next_batch() -> Tensor:
@@ -63,11 +66,15 @@ class Batches:
         view = self.images.view
         fetch = self._fetcher.fetch if self._fetcher else self.fetch
         coins = generator(self.seed, "binarize", stream, step) if view.binarize == "dynamic" else None
-        images = self.images.show(fetch(step, stream), coins)
-        return augment(images, view, generator(self.seed, "augment", stream, step)) if moves(view) else images
+        mine = fetch(step, stream)
+        with rows_of(self.batch_size, self._mine):
+            images = self.images.show(mine, coins)
+            if moves(view):
+                images = augment(images, view, generator(self.seed, "augment", stream, step))
+        return images
 
     def fetch(self, step: int, stream: int) -> Tensor:
-        return self.images.fetch(self.indices(step, stream))
+        return self.images.fetch(self.indices(step, stream)[self._mine])
 
 
 def moves(view: View) -> bool:

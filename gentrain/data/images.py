@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from gentrain.images import quantize
-from gentrain.seeding import generator
+from gentrain.seeding import drawn, generator
 from gentrain.settings import View
 
 FITS = 0.3  # of a GPU's free memory, or of the computer's memory, may be taken by a split
@@ -59,7 +59,7 @@ class Images:
         uniform = (
             torch.stack([torch.rand(chw, generator=coin) for coin in coins])
             if isinstance(coins, list)
-            else torch.rand(bytes_BCHW.shape, generator=coins)
+            else drawn(torch.rand, tuple(bytes_BCHW.shape), coins, torch.device("cpu"))
         )
         return (uniform.to(self.device) < bytes_BCHW / 255).to(torch.uint8)
 

@@ -5,14 +5,17 @@ picture is changed with a probability below one, so that the unchanged ones stay
 generator does not learn to draw the changes (Karras et al., arXiv 2006.06676, section 2.2).
 
 Legend: B batch, C channels, H height, W width. Pictures are floats about in [-1, 1].
-Randomness comes from torch's default generators.
+Randomness comes from torch's default generators, for the whole batch if several processes share it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from gentrain.seeding import drawn, whole_numbers
 
 Change = Literal["color", "translation", "cutout"]
 # A transformation's own inverse can be told from it with certainty only below this: arXiv 2006.06676, fig. 3.
@@ -30,7 +33,8 @@ def diff_augment(x_BCHW: Tensor, changes: Sequence[Change], probability: float) 
 
 
 def _uniform(x_BCHW: Tensor) -> Tensor:
-    return torch.rand(len(x_BCHW), 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype)
+    how = partial(torch.rand, dtype=x_BCHW.dtype)
+    return drawn(how, (len(x_BCHW), 1, 1, 1), None, x_BCHW.device)
 
 
 def color(x_BCHW: Tensor) -> Tensor:
@@ -55,7 +59,7 @@ def translation(x_BCHW: Tensor) -> Tensor:
 def _moved(x_BCHW: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Where each of `length` pixels comes from, and whether from within the picture: (B, length) each."""
     most, device = int(length * SHIFT + 0.5), x_BCHW.device
-    move_B1 = torch.randint(-most, most + 1, (len(x_BCHW), 1), device=device)
+    move_B1 = whole_numbers(-most, most + 1, (len(x_BCHW), 1), None, device)
     from_BL = torch.arange(length, device=device) + move_B1
     return from_BL.clamp(0, length - 1), (from_BL >= 0) & (from_BL < length)
 
@@ -70,7 +74,7 @@ def cutout(x_BCHW: Tensor) -> Tensor:
 def _outside(x_BCHW: Tensor, length: int) -> Tensor:
     """Which of `length` pixels are not in the hole's range, bool (B, length)."""
     hole, device = int(length * HOLE + 0.5), x_BCHW.device
-    start_B1 = torch.randint(-(hole // 2), length - hole // 2, (len(x_BCHW), 1), device=device)
+    start_B1 = whole_numbers(-(hole // 2), length - hole // 2, (len(x_BCHW), 1), None, device)
     offset_BL = torch.arange(length, device=device) - start_B1
     return (offset_BL < 0) | (offset_BL >= hole)
 

@@ -31,8 +31,9 @@ class Watch(Protocol):
 class Learner(Protocol):
     """What the loop knows of training. `step` counts finished steps.
 
-    All randomness in `train_step` comes from torch's default generators, which the loop seeds before each
-    step, and elsewhere from the generator given.
+    All randomness in `train_step` comes by `seeding.drawn` from what the loop seeds before each step, and
+    elsewhere from the generator given. Gradients and figures are made those of all processes together by
+    `distributed.average`.
     """
 
     parts: dict[str, Stateful]  # everything that a checkpoint must hold, by name

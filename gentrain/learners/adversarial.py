@@ -19,6 +19,7 @@ from gentrain.adversarial_rules import Rules
 from gentrain.alarm import GameWatch
 from gentrain.averaging import averaged
 from gentrain.device import Place
+from gentrain.distributed import average, batch_norms, mean_over_processes, whole_batch
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.layers.diff_augment import diff_augment
@@ -45,6 +46,7 @@ class Adversarial:
         self.network = network.to(place.device).to(memory_format=place.memory_format)
         self.game = cast(Game, self.network)
         self.rules: Rules = self.game.rules
+        self.batch_norms = batch_norms(self.network)
         self.players = {"generator": self.game.generator, "discriminator": self.game.discriminator}
         self.optimizers = {
             name: optimizer.build(player.parameters()) for name, player in self.players.items()
@@ -101,6 +103,7 @@ class Adversarial:
             self.average.update_parameters(self.to_average)
         self.watch.count((judged["d_right_real"] + judged["d_right_fake"]) / 2)
         if self.watch.due(step + 1):
+            real_BCHW = whole_batch(real_BCHW, self.train_settings.accumulate_steps)
             self.watch.check(step + 1, real_BCHW[:WATCHED], self._watched_pictures())
         metrics: Metrics = {**judged, **made, **lrs}
         if self.rules.loss.penalty != "none":
@@ -124,6 +127,7 @@ class Adversarial:
             share = len(real) / len(real_BCHW)
             (loss * share).backward()
             _add(totals, {"d_loss": loss.detach(), **metrics}, share)
+        totals = average(self.game.discriminator.parameters(), totals, self.batch_norms)
         totals["d_grad_norm"] = self._clipped(self.game.discriminator)
         optimizer.step()
         return totals
@@ -155,7 +159,7 @@ class Adversarial:
         side of the middle between the two means.
         """
         real, fake = real_B.mean(), fake_B.mean()
-        border = 0.0 if self.rules.loss.has_zero else (real + fake) / 2
+        border = 0.0 if self.rules.loss.has_zero else mean_over_processes((real + fake) / 2)
         figures = {
             "logit_real": real,
             "logit_fake": fake,
@@ -187,6 +191,7 @@ class Adversarial:
             (value * share).backward()
             _add(totals, {"g_loss": value.detach()}, share)
         discriminator.requires_grad_(True)
+        totals = average(self.game.generator.parameters(), totals, self.batch_norms)
         totals["g_grad_norm"] = self._clipped(self.game.generator)
         optimizer.step()
         return totals

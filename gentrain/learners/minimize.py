@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from gentrain.averaging import averaged
 from gentrain.device import Place
+from gentrain.distributed import average, batch_norms
 from gentrain.images import ImageShape
 from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
 from gentrain.learners.replay import Replayed
@@ -40,6 +41,7 @@ class Minimize:
             self.network.compile()
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = optimizer.build(self.parameters)
+        self.batch_norms = batch_norms(self.network)
         self.parts: dict[str, Stateful] = {"model": self.network, "optimizer": self.optimizer}
         if self.average is not None:
             self.parts["ema"] = self.average
@@ -56,7 +58,8 @@ class Minimize:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         x_BCHW = next_batch().contiguous(memory_format=self.place.memory_format)
-        metrics = self._gradients(x_BCHW, step) if self.replayed is None else self.replayed(x_BCHW)
+        figures = self._gradients(x_BCHW, step) if self.replayed is None else self.replayed(x_BCHW)
+        metrics = average(self.parameters, figures, self.batch_norms)
         if self.train_settings.grad_clip is not None:
             grad_norm = clip_grad_norm_(self.parameters, self.train_settings.grad_clip)
         else:

@@ -21,7 +21,10 @@ class Generative(Protocol):
     likelihood_kind: Literal["exact", "bound"] | None
 
     def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and detached figures to log. Noise from torch's default generators."""
+        """The scalar to minimise, and detached figures to log, means over the batch.
+
+        Noise by `gentrain.seeding.drawn`, with generator None: several processes then draw what one would.
+        """
 
     def evaluate(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
         """Figures of each image, (B,); "nats" among them if there is a likelihood."""
@@ -39,7 +42,7 @@ class Game(Protocol):
     rules: Rules
 
     def latents(self, n: int, noise: Generator | None = None) -> Tensor:
-        """(n, Z), from the generator given or from torch's default ones."""
+        """(n, Z), from the generator given or, by `seeding.drawn`, for a step of training."""
 
     def evaluate(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
         """Figures of each image, (B,)."""

@@ -20,7 +20,7 @@ from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.layers.dense import DenseDecoder, DenseEncoder
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.ranges import AtLeast, Between
-from gentrain.seeding import normal_noise
+from gentrain.seeding import drawn, normal_noise, normal_noise_like
 
 
 class AE(nn.Module):
@@ -86,9 +86,11 @@ class AE(nn.Module):
         is mid-grey, with probability noise_level.
         """
         if self.noise == "gaussian":
-            return unit_BCHW + self.noise_level * torch.randn_like(unit_BCHW)
+            return unit_BCHW + self.noise_level * normal_noise_like(unit_BCHW)
         if self.noise == "masking":
-            return unit_BCHW * (torch.rand_like(unit_BCHW[:, :1]) >= self.noise_level)
+            batch, _, height, width = unit_BCHW.shape
+            uniform_B1HW = drawn(torch.rand, (batch, 1, height, width), None, unit_BCHW.device)
+            return unit_BCHW * (uniform_B1HW >= self.noise_level)
         return unit_BCHW
 
     def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:

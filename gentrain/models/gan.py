@@ -23,6 +23,7 @@ from gentrain.layers.dcgan import DCGANDiscriminator, DCGANGenerator
 from gentrain.layers.diff_augment import MOST, Change
 from gentrain.layers.r3 import Block, R3Discriminator, R3Generator
 from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.seeding import drawn
 
 SMALLEST = (4, 7)  # pixels a side of the first stage
 Fraction = Annotated[float, AtLeast(0), Below(1)]
@@ -108,7 +109,7 @@ class GAN(nn.Module):
         """z ~ N(0, I), (n, Z): drawn on the generator's device, or on the weights' by the default one."""
         device = next(self.parameters()).device
         where = device if noise is None else noise.device
-        return torch.randn(n, self.latent_dim, generator=noise, device=where).to(device)
+        return drawn(torch.randn, (n, self.latent_dim), noise, where).to(device)
 
     # -- what can be said of pictures
 

@@ -24,7 +24,7 @@ from gentrain.images import ImageShape, bits_per_dim
 from gentrain.masses import uniform_noise
 from gentrain.mixture_start import start_mixture
 from gentrain.ranges import AtLeast
-from gentrain.seeding import normal_noise
+from gentrain.seeding import drawn, normal_noise
 
 # Log-variances lie in about [-12, 0], means in [-1, 1]; Adam moves all parameters by the same step.
 LOG_SPEED = 4.0
@@ -140,7 +140,8 @@ class GMM(nn.Module):
 
     def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, an upper bound with one draw of the noise, a scalar: also the metric."""
-        bits = bits_per_dim(self(x_BCHW, torch.rand(x_BCHW.shape, device=x_BCHW.device)).mean(), self.shape)
+        noise_BCHW = drawn(torch.rand, tuple(x_BCHW.shape), None, x_BCHW.device)
+        bits = bits_per_dim(self(x_BCHW, noise_BCHW).mean(), self.shape)
         return bits, {"bits_per_dim": bits.detach()}
 
     @torch.no_grad()

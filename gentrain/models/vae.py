@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from gentrain.distributed import mean_over_processes
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
@@ -116,9 +117,11 @@ class VAE(nn.Module):
         (Kingma et al., arXiv 1606.04934, appendix C.8, with one dimension a group). The metrics ignore
         beta and free bits: `bits_per_dim` is the bound itself, `nll_nats` and `kl_nats` are per image.
         """
-        noise_BZ = torch.randn(len(x_BCHW), self.latent_dim, device=x_BCHW.device)
+        noise_BZ = normal_noise((len(x_BCHW), self.latent_dim), None, x_BCHW)
         nll_B, m_BZ, s_BZ = self(x_BCHW, noise_BZ)
         kl_Z = kl_to_prior(m_BZ, s_BZ).mean(0)
+        if self.free_bits:  # what is free is decided by the mean over all processes
+            kl_Z = mean_over_processes(kl_Z)
         nll, kl = nll_B.mean(), kl_Z.sum()
         penalty = kl_Z.clamp(min=self.free_bits).sum()
         loss = bits_per_dim(nll + self.beta_at(step) * penalty, self.shape)

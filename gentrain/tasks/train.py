@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from gentrain import checkpoint as checkpoints
+from gentrain import distributed
 from gentrain.build import make_learner
 from gentrain.checkpoint import Checkpoint
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
-from gentrain.device import Place, set_up
+from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.files import NO_SPACE
 from gentrain.from_pictures import start
@@ -25,14 +28,15 @@ from gentrain.learners import Learner
 from gentrain.loop import Fit, State, fit
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import ValidationDistance, too_few
-from gentrain.progress import Display, preparing, say
+from gentrain.progress import Display, console_of_rank, preparing, say
+from gentrain.ranks import is_main, world_size
 from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import weights_of
 from gentrain.tasks.plan import Plan, plan
-from gentrain.tasks.words import as_typed, say_end, say_start
-from gentrain.tracking import Tracker, read_metrics
+from gentrain.tasks.words import as_typed, say_end, say_start, started_by
+from gentrain.tracking import NoTracker, Tracker, read_metrics
 
 SECTIONS = ("train", "data", "model", "optimizer")
 
@@ -44,37 +48,57 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Train to the end. Raises UserError, RunFailed, or, once the run is saved, Interrupted."""
-    command, console = plan(config, overrides), Console()
+    command, console = plan(config, overrides), console_of_rank()
     settings = Train(**command.config["train"])
-    with StopRequest() as stop, ExitStack() as held, _failures_explained(settings, command.run_dir):
+    with (
+        distributed.together(resolve(command.config["device"]["name"])),
+        StopRequest() as stop,
+        ExitStack() as held,
+        _failures_explained(settings, command.run_dir),
+    ):
         stored = None
         if command.resumes:
             assert command.run_dir is not None
             directory = RunDir(command.run_dir)
-            directory.lock()
-            held.callback(directory.unlock)
-            stored = _last_checkpoint(directory, console)
+            stored = checkpoints.from_main(partial(_last_checkpoint, directory, held, console))
             if _already_finished(stored, command, directory, console):
                 return
         elif command.start_from is not None:
-            stored = checkpoints.load_or_explain(command.start_from)
+            stored = checkpoints.from_main(partial(checkpoints.load_or_explain, command.start_from))
         with preparing(console) as progress:
-            data = open_data(command.config["data"], progress)
+            data = distributed.in_turn(partial(open_data, command.config["data"], progress))
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
-            directory = RunDir.create(command.run_dir, command.name)
-            held.callback(directory.unlock)
-        tracker = _record(command, directory, data, learner, place, state)
+            directory = _new_directory(command, held)
+        tracker = (
+            _record(command, directory, data, learner, place, state, console) if is_main() else NoTracker()
+        )
         say_start(command, directory.path, data, learner, place, state, console)
         fit_with = _fit_with(command, directory, data, learner, place, state, tracker, stop, console)
+        network = learner.parts["model"]
         if stored is None and command.weights_from is None:
-            start(learner.parts["model"], fit_with.batches.images, command.config["seed"])
+            distributed.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
+        distributed.same_as_main(cast(nn.Module, network))
         _train(fit_with, state, console)
 
 
-def _last_checkpoint(directory: RunDir, console: Console) -> Checkpoint | None:
+def _new_directory(command: Plan, held: ExitStack) -> RunDir:
+    """Made and locked by rank 0."""
+
+    def make() -> str:
+        directory = RunDir.create(command.run_dir, command.name)
+        held.callback(directory.unlock)
+        return str(directory.path)
+
+    return RunDir(Path(distributed.from_main(make)))
+
+
+def _last_checkpoint(directory: RunDir, held: ExitStack, console: Console) -> Checkpoint | None:
+    """Locks the directory for good, and reads what is newest in it."""
+    directory.lock()
+    held.callback(directory.unlock)
     stored, complaints = checkpoints.load_to_go_on(directory.checkpoints)
     for complaint in complaints:
         say(console, f"{complaint}; going on from the one before it")
@@ -95,7 +119,9 @@ def _take_over(
 ) -> State:
     """Load what the command goes on from into the learner; the state to start in."""
     if command.weights_from is not None:
-        weights = weights_of(checkpoints.load_or_explain(command.weights_from))
+        begun = checkpoints.from_main(partial(checkpoints.load_or_explain, command.weights_from))
+        assert begun is not None
+        weights = weights_of(begun)
         try:
             learner.parts["model"].load_state_dict(weights)
         except RuntimeError as error:
@@ -128,10 +154,23 @@ def _accept_change(command: Plan, data: Packed, stored: Checkpoint, console: Con
 
 
 def _record(
-    command: Plan, directory: RunDir, data: Packed, learner: Learner, place: Place, state: State
+    command: Plan,
+    directory: RunDir,
+    data: Packed,
+    learner: Learner,
+    place: Place,
+    state: State,
+    console: Console,
 ) -> Tracker:
     """Write what starts, and open the curves where they go on."""
     config = command.config
+    before = directory.processes_before()
+    if before != world_size():
+        say(
+            console,
+            f"going on with {world_size()} process{'es' * (world_size() > 1)}, where the last session had "
+            f"{before}: sums are added in another order, so weights will not be equal bit for bit",
+        )
     if command.start_from is not None or command.weights_from is not None:
         # Before config.yaml makes it a run: killed at any moment, it never begins without what it took over.
         parts = {name: part.state_dict() for name, part in learner.parts.items()}
@@ -162,7 +201,7 @@ def _fit_with(
     learner: Learner,
     place: Place,
     state: State,
-    tracker: Tracker,
+    tracker: Tracker | NoTracker,
     stop: StopRequest,
     console: Console,
 ) -> Fit:
@@ -172,7 +211,7 @@ def _fit_with(
     )
     return Fit(
         learner,
-        Batches(train, settings.batch_size, seed),
+        Batches(train, settings.batch_size, seed, settings.accumulate_steps),
         valid,
         settings,
         seed,
@@ -205,17 +244,23 @@ def _train(this: Fit, state: State, console: Console) -> None:
         with this.display:
             this.stop.graceful = True
             fit(this, state)
+            this.stop.agree()
         finished = state.step >= this.settings.max_steps and not state.pending
         status = "finished" if finished else "interrupted"
     except Interrupted:
         status = "interrupted"
         raise
+    except distributed.Lost as error:
+        again = f"{started_by()} {as_typed('resume', this.run.path)}"
+        raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
     finally:
         this.stop.graceful = False
-        with suppress(OSError):  # on a full disk these fail too, and would hide why the run did
-            this.tracker.close()
-            this.run.write_result(status, state.step, this.tracker.latest)
+        if is_main():
+            with suppress(OSError):  # on a full disk these fail too, and would hide why the run did
+                this.tracker.close()
+                this.run.write_result(status, state.step, this.tracker.latest)
         say_end(this.run, status, state, console)
+    distributed.barrier()  # else who ends first has others killed while they write
     if this.stop.requested:
         raise Interrupted(this.stop.exit_status)
 

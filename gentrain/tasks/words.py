@@ -15,6 +15,7 @@ from gentrain.learners import Learner
 from gentrain.loop import State
 from gentrain.optimizers import optimizer_settings
 from gentrain.progress import say
+from gentrain.ranks import world_size
 from gentrain.rundir import RunDir
 from gentrain.settings import View
 from gentrain.tasks.plan import Plan
@@ -28,6 +29,11 @@ def as_typed(key: str, path: Path) -> str:
     return shlex.quote(f"{key}='{escaped}'")
 
 
+def started_by() -> str:
+    """What a training command begins with."""
+    return "gentrain" if world_size() == 1 else "torchrun ... -m gentrain"
+
+
 def say_start(
     command: Plan,
     directory: Path,
@@ -39,10 +45,11 @@ def say_start(
 ) -> None:
     config, shape, view = command.config, image_shape(command.config["data"]), view_of(command.config["data"])
     parameters = sum(p.numel() for p in learner.model.parameters())
+    where = place.describe() + (f", in each of {world_size()} processes" if world_size() > 1 else "")
     say(
         console,
         f"{command.name}: {parameters / 1e6:.2f} M parameters; {data.counts['train']} training images "
-        f"{shape.width}x{shape.height}x{shape.channels} at {view.in_words}; {place.describe()}",
+        f"{shape.width}x{shape.height}x{shape.channels} at {view.in_words}; {where}",
     )
     for text in remarks(data, view):
         say(console, text)
@@ -87,9 +94,9 @@ def say_end(run_dir: RunDir, status: str, state: State, console: Console) -> Non
     at = f"last checkpoint {saved[0].name}" if saved else "nothing saved yet"
     say(console, f"{status} at step {state.step} ({at}): {run}")
     if status != "finished":
-        say(console, f"  go on:   gentrain {as_typed('resume', run)}")
+        say(console, f"  go on:   {started_by()} {as_typed('resume', run)}")
         return
     say(console, f"  look:    tensorboard --logdir {shlex.quote(str(run))}   pictures: {run / 'samples'}")
     say(console, f"  sample:  gentrain task=sample {as_typed('run', run)}")
     say(console, f"  measure: gentrain task=evaluate {as_typed('run', run)}")
-    say(console, f"  go on:   gentrain {as_typed('resume', run)} train.max_steps={2 * state.step}")
+    say(console, f"  go on:   {started_by()} {as_typed('resume', run)} train.max_steps={2 * state.step}")
