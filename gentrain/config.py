@@ -24,6 +24,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "task": str,
     "seed": int,
     "run_dir": str | None,
+    "sweep_dir": str | None,
     "resume": str | None,
     "init_from": str | None,
     "run": str | None,
@@ -240,6 +241,7 @@ MAY_CHANGE = (
 )
 NOT_PART_OF_A_RUN = (
     "run_dir",
+    "sweep_dir",
     "resume",
     "run",
     "task",
