@@ -75,7 +75,7 @@ def print_table(folder: Path, jobs: Sequence[Job], found: Sequence[State]) -> No
     for heading in (*varied, "status"):
         table.add_column(Text(clean(heading)), overflow="fold")
     for heading in ("step", "figure", "time"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("directory", overflow="fold")
     for job, state in zip(jobs, found, strict=True):
         figure = "" if state.figure is None else f"{state.figure[0]} {number(state.figure[1])}"
