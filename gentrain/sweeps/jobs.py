@@ -40,6 +40,7 @@ class Launch:
     flags: tuple[str, ...] = ()  # Hydra's own overrides that a job in a process of its own needs
     stop: Path | None = None  # local processes save and stop once this file is there
     environment: dict[str, str] = field(default_factory=dict)
+    process: int = field(default_factory=os.getpid)  # of the sweep itself
 
     def current(self) -> Job:
         return self.jobs[HydraConfig.get().job.num]
@@ -90,9 +91,8 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
 def in_a_process(launch: Launch, _cfg: DictConfig) -> None:
     """As the command that one would type, with a log of its own: even SIGKILL ends no more than this job."""
     job = launch.current()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the run; the launcher's process waits for it
+    if os.getpid() != launch.process:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run; the sweep's process sees to it
     if (launch.stop and launch.stop.exists()) or settled_meanwhile(launch, job):
         return
     launch.say(job, "begins")
