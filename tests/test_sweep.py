@@ -146,6 +146,17 @@ def test_a_mistake_is_one_sentence(mistake: str, gentrain: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    "setting",
+    ["+hydra.launcher.setup=[touch sentinel]", "hydra.launcher.comment='x\ntouch sentinel\n'",
+     "+hydra.launcher.additional_parameters.x='y\ntouch sentinel\n'"],
+)  # fmt: skip
+def test_a_setting_gets_no_command_into_a_job(setting: str, gentrain: Command) -> None:
+    outcome = gentrain("-m", "seed=1,2", "hydra/launcher=slurm", setting)
+    assert outcome.status == 2
+    assert "is refused: it would put commands into the script of a job" in outcome.err
+
+
+@pytest.mark.parametrize(
     ("launcher", "package", "extra"),
     [
         ("parallel", "hydra_joblib_launcher", "gentrain[parallel]"),
