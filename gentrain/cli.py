@@ -10,6 +10,7 @@ import argparse
 import itertools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ import gentrain
 from gentrain import ranks
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.registry import suggestion
+from gentrain.sweeps.sweep import Sweep, plan_sweep, run_sweep
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the configs inside the package; a checkout, and so an editable install, has them beside it.
@@ -42,6 +44,7 @@ def main() -> NoReturn:
     if ranks.world_size() > 1:
         sys.excepthook = ranks.say_once
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
+    sweep: Sweep | None = None
     try:
         args = _parser().parse_intermixed_args(arguments)
         # Hydra's own parser wants its flags first.
@@ -53,7 +56,9 @@ def main() -> NoReturn:
         elif args.help or args.cfg or args.info:
             check_no_code(args.overrides, args.config_dir)
         else:
-            check_jobs(args.overrides, args.multirun, args.config_dir)
+            sweep = check_jobs(args.overrides, args.multirun, args.config_dir)
+        if sweep is not None:
+            sys.exit(run_sweep(sweep, _carry_out, str(CONFIG_DIR)))
         _failure.clear()
         _hydra_main()
         if _failure:
@@ -72,15 +77,18 @@ _failure: list[UserError | RunFailed] = []
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
 def _hydra_main(cfg: DictConfig) -> None:
-    """One job. In a sweep it raises, so that the other jobs go on; `main` alone exits."""
-    settings = HydraConfig.get()
+    """One command, or a job of a foreign sweeper; there it raises, and `main` alone exits."""
     try:
-        _task(cfg).run(plain(cfg), list(settings.overrides.task))
+        _carry_out(cfg)
     except (UserError, RunFailed) as error:
-        if settings.mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             _report(error)
             raise
         _failure.append(error)  # raised by main: Hydra would put a line of its own before the sentence
+
+
+def _carry_out(cfg: DictConfig) -> None:
+    _task(cfg).run(plain(cfg), list(HydraConfig.get().overrides.task))
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -122,15 +130,18 @@ def _refuse_flags(args: Any) -> None:
             raise UserError(f"{override} is no option of gentrain; settings are given as key=value")
 
 
-def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> None:
-    """Compose and check every job that a command would run. Raises UserError; writes nothing."""
+def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> Sweep | None:
+    """Compose and check every job that a command would run; the sweep, if it is one. Raises UserError; writes
+    nothing."""
     from gentrain.config import check
 
     search = _search_path(overrides, config_dir)
     groups = _groups(config_dir)
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        choices, own = _choices(overrides, multirun, groups, search)
+        jobs: list[tuple[list[str], dict[str, Any]]] = []
         taken: set[tuple[str, str]] = set()
-        for job in _jobs(overrides, multirun, groups, search):
+        for job in map(list, itertools.product(*choices.values())):
             composed = _compose([_lenient(override, groups) for override in job] + search)
             OmegaConf.set_struct(composed, False)
             composed.pop("hydra")
@@ -138,10 +149,46 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             check(config)
             _refuse_processes(config["task"], multirun)
             _refuse_shared_directory(config, taken)
+            jobs.append((job, config))
+        typed = [(_of_the_run(job, config_dir), config) for job, config in jobs]
+        sweep = _sweep(typed, choices, own, [*_of_hydra(overrides), *search])
+        for number, (job, config) in enumerate(jobs):
+            if sweep is not None:
+                config = _as_it_will_run(config, sweep, number)
             try:
-                _task(composed).check(config, job)
+                _task(OmegaConf.create({"task": config["task"]})).check(config, job)
             except OSError as error:  # a name too long, a folder that may not be read ...
                 raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
+    return sweep
+
+
+def _sweep(
+    jobs: list[tuple[list[str], dict[str, Any]]],
+    choices: dict[str, list[str]],
+    own: DictConfig,
+    of_hydra: list[str],
+) -> Sweep | None:
+    """None for a single command, and for a foreign sweeper: it decides as it goes, and launches by itself."""
+    if own.mode != RunMode.MULTIRUN:
+        if jobs[0][1]["sweep_dir"] is not None:
+            raise UserError("sweep_dir= has no meaning here: it belongs to a sweep, gentrain -m ...")
+        return None
+    if not str(own.sweeper["_target_"]).endswith(".BasicSweeper"):
+        return None
+    if any(override.lstrip("+~").startswith("hydra.sweep.") for override in of_hydra):
+        raise UserError("hydra.sweep. is set by gentrain; name the folder of a sweep with sweep_dir=")
+    varied = [key.lstrip("+~") for key, texts in choices.items() if len(texts) > 1]
+    launcher = OmegaConf.to_container(own.launcher, resolve=False)
+    return plan_sweep(jobs, varied, of_hydra, launcher)  # type: ignore[arg-type]
+
+
+def _as_it_will_run(config: dict[str, Any], sweep: Sweep, number: int) -> dict[str, Any]:
+    """With the directory that the sweep gives it; and on the cluster's devices, not those of this machine."""
+    job = sweep.jobs[number]
+    place = config["device"]
+    if str(sweep.launcher["_target_"]).endswith("SlurmLauncher"):
+        place = place | {"name": "auto", "precision": "auto"}
+    return config | {"device": place, "run_dir": str(job.directory) if job.owned else config["run_dir"]}
 
 
 def check_no_code(overrides: list[str], config_dir: str | None) -> None:
@@ -189,27 +236,34 @@ def _compose(overrides: list[str]) -> DictConfig:
     return composed
 
 
-def _of_the_run(overrides: list[str], config_dir: str | None) -> list[str]:
+def _of_the_run(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """With resume= or run= a setting may be one of the run's data or model, which this composition lacks."""
-    if not any(override.startswith(("resume=", "run=")) for override in overrides):
-        return overrides
+    if not any(override.lstrip("+").startswith(("resume=", "run=")) for override in overrides):
+        return list(overrides)
     groups = _groups(config_dir)
     return [_lenient(override, groups) for override in overrides]
+
+
+def _of_hydra(overrides: list[str]) -> list[str]:
+    return [override for override in overrides if override.lstrip("+~").startswith("hydra")]
 
 
 def _groups(config_dir: str | None) -> set[str]:
     return {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
 
 
-def _jobs(overrides: list[str], multirun: bool, groups: set[str], search: list[str]) -> list[list[str]]:
-    """The overrides of each job of a command: one, or every combination of a sweep's values."""
+def _choices(
+    overrides: list[str], multirun: bool, groups: set[str], search: list[str]
+) -> tuple[dict[str, list[str]], DictConfig]:
+    """The overrides of each setting that a command names, several in a sweep; and Hydra's own node."""
     parser = OverridesParser.create()
     parsed = parser.parse_overrides(overrides)
     fixed = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
-    base = _compose([_lenient(override, groups) for override in fixed] + search)
-    if not multirun and base.hydra.mode != RunMode.MULTIRUN:
-        return [fixed]
-    params = [f"{key}={value}" for key, value in (base.hydra.sweeper.get("params") or {}).items()]
+    own = _compose([_lenient(override, groups) for override in fixed] + search).hydra
+    if not multirun and own.mode != RunMode.MULTIRUN:
+        return {str(number): [text] for number, text in enumerate(fixed)}, own
+    own.mode = RunMode.MULTIRUN
+    params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
     choices: dict[str, list[str]] = {}  # the later of two overrides of one key wins, as in Hydra's sweeper
     for override in parser.parse_overrides([*params, *overrides]):
         key = override.get_key_element()
@@ -217,7 +271,7 @@ def _jobs(overrides: list[str], multirun: bool, groups: set[str], search: list[s
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             choices[key] = [override.input_line or ""]
-    return [list(job) for job in itertools.product(*choices.values())]
+    return choices, own
 
 
 def _lenient(override: str, groups: set[str]) -> str:

@@ -24,6 +24,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "task": str,
     "seed": int,
     "run_dir": str | None,
+    "sweep_dir": str | None,
     "resume": str | None,
     "init_from": str | None,
     "run": str | None,
@@ -214,11 +215,17 @@ def refuse_code(config: Any, path: str = "") -> None:
                 raise UserError(
                     f"{where}={value} is refused: log handlers may be {' or '.join(_LOG_CLASSES)}"
                 )
+            if where == "hydra.launcher.setup" and value:
+                raise UserError(f"{where} is refused: it would put commands into the script of a job")
+            if where.startswith("hydra.launcher."):
+                refuse_code(str(key), where)
             if where == "hydra.job.env_set" and value:
                 raise UserError(f"{where} is refused: set environment variables in your shell")
             refuse_code(value, where)
     elif isinstance(config, str) and config.startswith("ext://") and config not in _LOG_STREAMS:
         raise UserError(f"{path}={config} is refused: it would import something")
+    elif isinstance(config, str) and path.startswith("hydra.launcher.") and "\n" in config:
+        raise UserError(f"{path} is refused: it would put commands into the script of a job")
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             refuse_code(value, f"{path}[{index}]")
@@ -241,6 +248,7 @@ MAY_CHANGE = (
 )
 NOT_PART_OF_A_RUN = (
     "run_dir",
+    "sweep_dir",
     "resume",
     "run",
     "task",

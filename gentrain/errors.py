@@ -5,6 +5,10 @@ class UserError(Exception):
     """A mistake in what the user gave: one sentence that says what, where, and what to do. Exit status 2."""
 
 
+class Busy(UserError):
+    """Another process is at work in the run directory."""
+
+
 class RunFailed(Exception):
     """A run that cannot go on (diverged, out of memory, disk full), in one sentence. Exit status 1."""
 

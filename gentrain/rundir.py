@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 import gentrain
 from gentrain.data.packed import Packed, compare
-from gentrain.errors import UserError
+from gentrain.errors import Busy, UserError
 from gentrain.files import write_atomically
 from gentrain.ranks import world_size
 
@@ -71,11 +71,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     def lock(self) -> None:
-        """Hold the directory until the process ends, however it ends, else UserError."""
+        """Hold the directory until the process ends, however it ends, else Busy."""
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise UserError(
+            raise Busy(
                 f"another process is running in {self.path}; wait for it or choose another run_dir"
             ) from error
 

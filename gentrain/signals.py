@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: the first one asks, the second one stops at once."""
+"""Ctrl-C and SIGTERM: the first one asks, the second one stops at once. SIGUSR1 and SIGUSR2 only ask.
+
+Those two are what SLURM and the parent of a sweep's job send; they may come together with a Ctrl-C or SIGTERM
+that went to all processes of a group, and must not be taken for an impatient second one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from gentrain.distributed import largest
@@ -14,18 +19,25 @@ from gentrain.ranks import is_main, world_size
 
 ASK_EVERY_SECONDS = 0.5  # at most, where a step takes less
 
+OF_A_PERSON = (signal.SIGINT, signal.SIGTERM)
+WARNINGS = () if sys.platform == "win32" else (signal.SIGUSR1, signal.SIGUSR2)
+
 
 class StopRequest:
-    """While it is entered, SIGINT and SIGTERM set `requested` once there is something worth saving.
+    """While it is entered, these signals set `requested` once there is something worth saving.
 
     Before `graceful` is set there is nothing to save and the first signal already raises Interrupted, as
-    the second one always does. Outside the main thread Python allows no handlers, and this does nothing.
+    the second Ctrl-C or SIGTERM always does. `then` is called at the first one. Outside the main thread
+    Python allows no handlers, and this does nothing.
 
     Of several processes any one's signal stops all of them after the same step: `requested` is what they
     have agreed upon, in `agree`.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, what: str = "finishing this step and saving", then: Callable[[], object] = int
+    ) -> None:
+        self._what, self._then = what, then
         self.graceful = False
         self.signal: int | None = None  # that this process was sent
         self._agreed = 0
@@ -62,7 +74,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (*OF_A_PERSON, *WARNINGS):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -71,15 +83,18 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        again, self.signal = self.signal is not None, number
-        if again or not self.graceful:
+        insists = self.signal in OF_A_PERSON and number in OF_A_PERSON
+        known = self.signal is not None
+        if not known or insists:
+            self.signal = number
+        if insists or not self.graceful:
             raise Interrupted(self.exit_status)
+        if known:
+            return
+        self._then()
         if world_size() == 1:  # else it is said once, when all have agreed
             self._say(number)
 
-    @staticmethod
-    def _say(number: int) -> None:
-        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        print(
-            f"\n{name}: finishing this step and saving; once more stops at once", file=sys.stderr, flush=True
-        )
+    def _say(self, number: int) -> None:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        print(f"\n{name}: {self._what}; once more stops at once", file=sys.stderr, flush=True)

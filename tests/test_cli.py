@@ -212,7 +212,7 @@ def test_a_sweep_runs_every_job_and_goes_on_after_a_failure(
     outcome = gentrain("-m", *tiny, "train.grad_clip=null", "optimizer=sgd", "optimizer.lr=1e30,1e-3")
     assert outcome.status == 1
     assert "training diverged at step" in outcome.err
-    runs = sorted(Path("outputs").glob("*/*-vae-folder*"))
+    runs = sorted(Path("outputs/sweeps").glob("*/lr-*"))
     statuses = sorted((run / "result.json").read_text().split('"')[3] for run in runs)
     assert statuses == ["failed", "finished"]
 

@@ -37,6 +37,7 @@ class Run:
     figures: list[Figure] = field(default_factory=list)
     curves: dict[str, Points] = field(default_factory=dict)  # tag -> (step, value)
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    sweep: str = ""  # the command of the sweep whose folder it lies in
 
     @property
     def family(self) -> str:
@@ -49,6 +50,8 @@ class Run:
     @property
     def group(self) -> tuple[str, str]:
         """The folder that it lies in and, of a sweep's run, the sweep's command."""
+        if self.sweep:
+            return str(self.path.parent), self.sweep
         command = str(self.sessions[0].get("command", "")) if self.sessions else ""
         swept = any(word in ("-m", "--multirun") for word in command.split())
         return str(self.path.parent), command if swept else ""
@@ -62,6 +65,7 @@ def read_run(path: Path, label: str) -> Run:
         sessions = meta.get("sessions")
         run.sessions = [s for s in sessions if isinstance(s, dict)] if isinstance(sessions, list) else []
         _read_result(run)
+        run.sweep = str(_read_json(run, "../sweep.json").get("command", ""))
         lines = _read_metrics(run)
         run.curves = _curves(lines)
         run.figures = _task_figures(run) + _validation(run, meta) + _cost(run, meta, lines)

@@ -1,0 +1,129 @@
+"""How a sweep's jobs stand, read from disk: what a killed process leaves behind counts as well."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from gentrain.files import write_atomically
+from gentrain.sweeps.naming import Job
+
+NOT_STARTED, RUNNING, FINISHED = "not started", "running", "finished"
+INTERRUPTED, KILLED, FAILED = "interrupted", "killed", "failed"
+RECORDS, EARLIER = ".jobs", ".earlier"  # hidden, so that nothing in them is taken for one of the sweep's runs
+# The figure of a job's row: the first of these that its last line has.
+HEADLINES = ("valid/bits_per_dim", "valid/mse", "valid/frechet_distance", "train/loss")
+
+
+@dataclass(frozen=True)
+class State:
+    status: str
+    step: int | None = None
+    figure: tuple[str, float] | None = None
+    seconds: float | None = None  # of all sessions that came to an end
+    error: str | None = None
+    spent: bool = False  # its run has failed, and is not gone on with
+
+
+def read_state(folder: Path, job: Job) -> State:
+    record, directory = read_record(folder, job), job.directory
+    seconds, error, said = record.get("seconds"), record.get("error"), record.get("status", NOT_STARTED)
+    if directory is None or not (directory / "config.yaml").is_file():
+        return State(KILLED if said == RUNNING else said, seconds=seconds, error=error)
+    result = _read(directory / "result.json")
+    step = result["step"] if isinstance(result.get("step"), int) else _last_saved(directory)
+    status = str(result.get("status", KILLED))
+    spent = status == FAILED
+    if locked(directory):
+        return State(RUNNING, step, None, seconds)
+    if said == FAILED and status != FINISHED:
+        status = FAILED  # before it could go on, too: what it had reached is still there
+    return State(
+        status, step, _headline(result), seconds, error if status in (FAILED, KILLED) else None, spent
+    )
+
+
+def locked(directory: Path) -> bool:
+    """Whether a process is at work in a run directory."""
+    if not (directory / ".lock").is_file():
+        return False
+    try:
+        with filelock.FileLock(directory / ".lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def _last_saved(directory: Path) -> int | None:
+    steps = [int(path.stem.removeprefix("step_")) for path in directory.glob("checkpoints/step_*.pt")]
+    return max(steps, default=None)
+
+
+def _headline(result: Mapping[str, Any]) -> tuple[str, float] | None:
+    metrics = result.get("metrics")
+    if not isinstance(metrics, Mapping):
+        return None
+    found = next((name for name in HEADLINES if isinstance(metrics.get(name), int | float)), None)
+    return None if found is None else (found, float(metrics[found]))
+
+
+# ---- what is kept beside the runs ------------------------------------------------------------------------
+
+
+def read_record(folder: Path, job: Job) -> dict[str, Any]:
+    """What the process that carried the job out last has said of it: status, error, seconds."""
+    return _read(_record(folder, job))
+
+
+def write_record(folder: Path, job: Job, status: str, seconds: float, error: str | None) -> None:
+    """`seconds`: of this session; they are added up."""
+    (folder / RECORDS).mkdir(exist_ok=True)
+    total = float(read_record(folder, job).get("seconds") or 0.0) + seconds
+    content = {"status": status, "seconds": round(total, 3), "error": error}
+    write_atomically(_record(folder, job), json.dumps(content).encode())
+
+
+def _record(folder: Path, job: Job) -> Path:
+    return folder / RECORDS / f"{job.name}.json"
+
+
+def set_aside(folder: Path, job: Job) -> Path | None:
+    """Move a failed job's run out of the way; returns where to, None if another process was faster."""
+    assert job.directory is not None
+    try:
+        with filelock.FileLock(job.directory / ".lock", timeout=0):
+            if _read(job.directory / "result.json").get("status") != FAILED:
+                return None
+            target = folder / EARLIER / f"{job.name}.{len(earlier(folder, job)) + 1}"
+            target.parent.mkdir(exist_ok=True)
+            job.directory.rename(target)
+    except (filelock.Timeout, FileNotFoundError):
+        return None
+    if _record(folder, job).is_file():
+        _record(folder, job).rename(target / "job.json")
+    return target
+
+
+def earlier(folder: Path, job: Job) -> list[Path]:
+    """The failed attempts that were set aside, in order."""
+    found = [
+        path
+        for path in (folder / EARLIER).glob("*")
+        if re.fullmatch(rf"{re.escape(job.name)}\.\d+", path.name)
+    ]
+    return sorted(found, key=lambda path: int(path.suffix[1:]))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An object, or {} if there is none that can be read."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
