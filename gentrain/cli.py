@@ -135,7 +135,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             check(config)
             _refuse_shared_directory(config, taken)
             try:
-                _task(composed).check(config, job)
+                _task(composed).check(config, job + search)
             except OSError as error:  # a name too long, a folder that may not be read ...
                 raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
 
@@ -168,6 +168,14 @@ def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]
         taken.add((key, config[key]))
 
 
+def compose_again(overrides: list[str]) -> dict[str, Any]:
+    """The config of another command, for a task that carries out commands of its own."""
+    composed = _compose(overrides)
+    OmegaConf.set_struct(composed, False)
+    composed.pop("hydra")
+    return plain(composed)
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     """With Hydra's own node, whose configs may come from a stranger as well."""
     from gentrain.config import refuse_code
@@ -179,8 +187,11 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 def _of_the_run(overrides: list[str], config_dir: str | None) -> list[str]:
-    """With resume= or run= a setting may be one of the run's data or model, which this composition lacks."""
-    if not any(override.startswith(("resume=", "run=")) for override in overrides):
+    """With resume= or run= a setting may be one of the run's data or model, which this composition lacks.
+
+    And below tune.space a key is any setting's name.
+    """
+    if not any(override.startswith(("resume=", "run=", "tune.space")) for override in overrides):
         return overrides
     groups = _groups(config_dir)
     return [_lenient(override, groups) for override in overrides]

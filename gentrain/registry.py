@@ -65,6 +65,7 @@ TASKS = {
     "probe": "gentrain.tasks.probe",
     "compare": "gentrain.tasks.compare",
     "complete": "gentrain.tasks.complete",
+    "tune": "gentrain.tasks.tune",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.files import NO_SPACE
 from gentrain.from_pictures import start
 from gentrain.learners import Learner
-from gentrain.loop import Fit, State, fit
+from gentrain.loop import Fit, Judge, State, fit
 from gentrain.progress import Display, preparing, say
 from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
@@ -40,8 +41,11 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
     plan(config, overrides)
 
 
-def run(config: dict[str, Any], overrides: list[str]) -> None:
-    """Train to the end. Raises UserError, RunFailed, or, once the run is saved, Interrupted."""
+def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None) -> None:
+    """Train to the end, or to where `judge` ends it.
+
+    Raises UserError, RunFailed, or, once the run is saved, Interrupted.
+    """
     command, console = plan(config, overrides), Console()
     settings = Train(**command.config["train"])
     with StopRequest() as stop, ExitStack() as held, _failures_explained(settings, command.run_dir):
@@ -69,7 +73,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         fit_with = _fit_with(command, directory, data, learner, place, state, tracker, stop, console)
         if stored is None and command.weights_from is None:
             start(learner.parts["model"], fit_with.batches.images, command.config["seed"])
-        _train(fit_with, state, console)
+        _train(replace(fit_with, judge=judge), state, console)
 
 
 def _last_checkpoint(directory: RunDir, console: Console) -> Checkpoint | None:
@@ -83,6 +87,10 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     max_steps = command.config["train"]["max_steps"]
     if stored is None or stored.step < max_steps or stored.pending:
         return False
+    if not directory.read_result():  # killed between its last checkpoint and its last word
+        lines = read_metrics(directory.path / "metrics.jsonl", stored.step)
+        latest = {key: value for line in lines for key, value in line.items() if key != "step"}
+        directory.write_result("finished", stored.step, latest)
     more = f"gentrain {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
     say(console, f"{directory.path} is already finished, at step {stored.step}; to go on: {more}")
     return True
@@ -191,7 +199,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
             this.stop.graceful = True
             fit(this, state)
         finished = state.step >= this.settings.max_steps and not state.pending
-        status = "finished" if finished else "interrupted"
+        status = "finished" if finished else "pruned" if state.pruned else "interrupted"
     except Interrupted:
         status = "interrupted"
         raise
