@@ -29,25 +29,24 @@ def write_plots(search: Search, study: Study) -> bool:
         history = visualization.plot_optimization_history(study, target_name=search.metric)
         figures.insert(0, _titled(history, search, "of finished trials, and the best so far"))
         slices = visualization.plot_slice(study, target_name=search.metric)
-        figures.append(_titled(slices, search, "against each setting, finished and pruned trials"))
+        figures.append(_titled(slices, search, "of finished trials against each setting"))
     if finished >= ENOUGH and len(search.space) > 1:
         lines = visualization.plot_parallel_coordinate(study, target_name=search.metric)
-        figures.append(_titled(lines, search, "and all settings of a trial together"))
+        figures.append(_titled(lines, search, "of finished trials with all their settings"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shares = visualization.plot_param_importances(study, target_name=search.metric)
         figures.append(_titled(shares, search, "what it depends on (PED-ANOVA, arXiv 2304.10255)"))
-    figures.append(_titled(visualization.plot_timeline(study), search, "when each trial ran"))
+    figures.append(_titled(visualization.plot_timeline(study), search, "trials, and when each ran"))
     name = html.escape(search.directory.name)
-    said = html.escape(
-        f"{len(trials)} trials, {finished} finished; {search.metric}, {search.settings.direction}"
-    )
+    counted = f"{len(trials)} trials, {finished} finished; {search.metric}, {search.settings.direction}"
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(figures)
     ]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{name}</h1><p>{html.escape(said)}</p>{''.join(parts)}</body></html>\n"
+        f"<style>{STYLE}</style></head><body><h1>{name}</h1><p>{html.escape(counted)}</p>"
+        f"{''.join(parts)}</body></html>\n"
     )
     write_atomically(search.directory / "tune.html", page.encode())
     return True

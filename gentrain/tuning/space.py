@@ -96,11 +96,15 @@ def entries(given: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str
         if value is None:
             found = {other: entry for other, entry in found.items() if other != name} | {name: None}
         elif not isinstance(value, Mapping):
-            raise UserError(f"tune.space.{name}={value} is no range and no choice; give {FORM}")
-        elif any(word in value for word in WORDS):
-            found[name] = value
+            raise UserError(f"tune.space.{name}={value} is no range and no choice; give {FORM}, in quotes")
         else:
-            found |= entries(value, f"{name}.")
+            below = {part: v for part, v in value.items() if isinstance(v, Mapping) or part not in WORDS}
+            own = {part: v for part, v in value.items() if part in WORDS and part not in below}
+            if own:  # a mistyped word beside known ones is no setting below
+                own |= {part: v for part, v in below.items() if not isinstance(v, Mapping) and v is not None}
+                below = {part: v for part, v in below.items() if part not in own}
+                found[name] = own
+            found |= entries(below, f"{name}.")
     if prefix:
         return found
     kept = {key: entry for key, entry in found.items() if entry is not None}
