@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -15,12 +16,17 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from conftest import Command
 from families import FAMILIES, assert_same_run, newest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.samplers import RandomSampler
 
 from gentrain.errors import UserError
+from gentrain.learners.minimize import Minimize
+from gentrain.rundir import RunDir
+from gentrain.seeding import derive
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries
 
@@ -318,7 +324,7 @@ original, calls = Minimize.train_step, 0
 def train_step(self, next_batch, step):
     global calls
     calls += 1
-    if calls == 10: os.kill(os.getpid(), signal.{name})
+    if calls == 10: os.kill(os.getpid(), signal.SIGKILL)
     return original(self, next_batch, step)
 Minimize.train_step = train_step
 from gentrain.cli import main
@@ -326,40 +332,63 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_an_interrupted_trial_is_gone_on_with(name: str, gentrain: Command, search: list[str]) -> None:
-    """In the second trial's fourth step: it goes on from step 2 or, if it was asked to stop, from step 4."""
-    more = ["tune.sampler=random", "tune.pruner=none", "tune.trials=3"]
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED.format(name=name), *search, *more], capture_output=True, text=True
-    )
-    assert child.returncode == {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}[name], child.stderr
-    again = gentrain(*search, *more)
+def check_gone_on_with(gentrain: Command, command: list[str], from_step: int) -> None:
+    """Of three trials the second was interrupted: the same command ends as if that had never been."""
+    again = gentrain(*command)
     assert again.status == 0, again.err
     assert "trial 1 of 3 goes on" in again.out
     assert [row["state"] for row in rows()] == ["finished"] * 3
-    assert [[s["start_step"] for s in sessions(row)] for row in rows()] == [
-        [0],
-        [0, 2 if name == "SIGKILL" else 4],
-        [0],
-    ]
-    whole = gentrain(*search, *more, "tune.dir=whole")
-    assert whole.status == 0
-    for cut, uncut in zip(rows(), rows(Path("whole")), strict=True):
-        assert cut["optimizer.lr"] == uncut["optimizer.lr"], "drawn from (seed, number)"
-        assert_same_run(STUDY / cut["run"], Path("whole") / uncut["run"])
+    assert [[s["start_step"] for s in sessions(row)] for row in rows()] == [[0], [0, from_step], [0]]
+    for row in rows():
+        alone = optuna.create_study(
+            sampler=RandomSampler(seed=derive(0, "tune", row["number"]) % 2**32)
+        ).ask()
+        drawn = alone.suggest_float("optimizer.lr", 1e-4, 2e-2, log=True)
+        assert row["optimizer.lr"] == drawn, "a function of (seed, number), whichever process draws"
+    lr = rows()[1]["optimizer.lr"]
+    by_hand = [part for part in command if not part.startswith(("task=", "tune."))]
+    assert gentrain(*by_hand, f"optimizer.lr={lr!r}", "run_dir=by_hand").status == 0
+    assert_same_run(STUDY / rows()[1]["run"], Path("by_hand"))
 
 
-def test_killed_between_the_end_of_a_run_and_the_study(gentrain: Command, search: list[str]) -> None:
-    code = """
-import os, signal
-from gentrain.rundir import RunDir
-RunDir.write_result = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-from gentrain.cli import main
-main()
-"""
-    child = subprocess.run([sys.executable, "-c", code, *search], capture_output=True, text=True)
+def test_a_killed_trial_is_gone_on_with(gentrain: Command, search: list[str]) -> None:
+    command = [*search, "tune.sampler=random", "tune.pruner=none", "tune.trials=3"]
+    child = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True, text=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
+    check_gone_on_with(gentrain, command, from_step=2)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_trial(
+    number: signal.Signals, status: int, gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*search, "tune.sampler=random", "tune.pruner=none", "tune.trials=3"]
+    original, calls = Minimize.train_step, itertools.count(1)
+
+    def train_step(self: Minimize, next_batch: Any, step: int) -> Any:
+        if next(calls) == 10:
+            os.kill(os.getpid(), number)
+        return original(self, next_batch, step)
+
+    monkeypatch.setattr(Minimize, "train_step", train_step)
+    done = gentrain(*command)
+    assert done.status == status and "the search goes on, this trial too, with the same command" in done.out
+    check_gone_on_with(gentrain, command, from_step=4)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where only what is on disk matters: nothing catches it."""
+
+
+def test_killed_between_the_end_of_a_run_and_the_study(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunDir, "write_result", die)
+        gentrain(*search)
     with (STUDY / "study.journal").open("ab") as file:
         file.write(b'{"op_code": 5, "worker_')  # half a line, as a full disk leaves it
     done = gentrain(*search, "tune.trials=1")
@@ -371,9 +400,9 @@ main()
 
 def test_two_processes_share_a_study(gentrain: Command, search: list[str]) -> None:
     """At once, one of them killed: the other goes on with its trial, and the number of trials is exact."""
-    command = [*search, "tune.trials=8", "tune.pruner=none"]
+    command = [*search, "tune.trials=6", "tune.pruner=none"]
     killed = subprocess.Popen(
-        [sys.executable, "-c", KILLED.format(name="SIGKILL"), *command],
+        [sys.executable, "-c", KILLED, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -383,10 +412,10 @@ def test_two_processes_share_a_study(gentrain: Command, search: list[str]) -> No
     assert other.returncode == 0, other.stderr
     killed.communicate(timeout=60)
     assert gentrain(*command).status == 0  # for what the killed one may have left at the very end
-    assert [row["number"] for row in rows()] == list(range(8))
+    assert [row["number"] for row in rows()] == list(range(6))
     assert {row["state"] for row in rows()} == {"finished"}
-    assert len({row["optimizer.lr"] for row in rows()}) == 8, "no two processes draw the same"
-    assert len(list(STUDY.glob("trial_*"))) == 8
+    assert len({row["optimizer.lr"] for row in rows()}) == 6, "no two processes draw the same"
+    assert len(list(STUDY.glob("trial_*"))) == 6
     starts = [[s["start_step"] for s in sessions(row)] for row in rows()]
     assert sum(len(steps) > 1 for steps in starts) <= 1, "only what was killed is begun twice"
     assert all(math.isfinite(row["valid/bits_per_dim"]) for row in rows())
