@@ -146,7 +146,7 @@ def base_of(overrides: list[str], searched: Mapping[str, Any]) -> tuple[str, ...
             raise UserError(f"{override} has no effect: {key} is searched, as tune.space says; leave it away")
         own = key in ("task", "space", "tune") or key.startswith("tune.")
         if not own and (not key.startswith("hydra") or key == "hydra.searchpath"):
-            kept.append(override)
+            kept.append(override.removeprefix("++"))  # which the command puts before what has no place yet
     return tuple(kept)
 
 
