@@ -18,28 +18,28 @@ ENOUGH = 2  # finished trials for plots that compare them
 
 def write_plots(search: Search, study: Study) -> bool:
     """<tune.dir>/tune.html; False, and nothing is written, while no trial is finished or pruned."""
-    trials = study.get_trials(deepcopy=False)
+    trials, metric = study.get_trials(deepcopy=False), search.metric
     finished = sum(trial.state == TrialState.COMPLETE for trial in trials)
     if not any(trial.intermediate_values or trial.state == TrialState.COMPLETE for trial in trials):
         return False
     figures = [
-        _titled(visualization.plot_intermediate_values(study), search, "of each trial while it trains")
+        _titled(visualization.plot_intermediate_values(study), f"{metric} of each trial while it trains")
     ]
     if finished:
-        history = visualization.plot_optimization_history(study, target_name=search.metric)
-        figures.insert(0, _titled(history, search, "of finished trials, and the best so far"))
-        slices = visualization.plot_slice(study, target_name=search.metric)
-        figures.append(_titled(slices, search, "of finished trials against each setting"))
+        history = visualization.plot_optimization_history(study, target_name=metric)
+        figures.insert(0, _titled(history, f"{metric} of finished trials, and the best so far"))
+        slices = visualization.plot_slice(study, target_name=metric)
+        figures.append(_titled(slices, f"{metric} of finished trials against each setting"))
     if finished >= ENOUGH and len(search.space) > 1:
-        lines = visualization.plot_parallel_coordinate(study, target_name=search.metric)
-        figures.append(_titled(lines, search, "of finished trials with all their settings"))
+        lines = visualization.plot_parallel_coordinate(study, target_name=metric)
+        figures.append(_titled(lines, f"{metric} of finished trials with all their settings"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            shares = visualization.plot_param_importances(study, target_name=search.metric)
-        figures.append(_titled(shares, search, "what it depends on (PED-ANOVA, arXiv 2304.10255)"))
-    figures.append(_titled(visualization.plot_timeline(study), search, "trials, and when each ran"))
+            shares = visualization.plot_param_importances(study, target_name=metric)
+        figures.append(_titled(shares, f"what {metric} depends on (PED-ANOVA, arXiv 2304.10255)"))
+    figures.append(_titled(visualization.plot_timeline(study), "when each trial ran"))
     name = html.escape(search.directory.name)
-    counted = f"{len(trials)} trials, {finished} finished; {search.metric}, {search.settings.direction}"
+    counted = f"{len(trials)} trials, {finished} finished; {metric}, {search.settings.direction}"
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(figures)
     ]
@@ -52,5 +52,5 @@ def write_plots(search: Search, study: Study) -> bool:
     return True
 
 
-def _titled(figure: Figure, search: Search, what: str) -> Figure:
-    return figure.update_layout(title=f"{search.metric} {what}")
+def _titled(figure: Figure, title: str) -> Figure:
+    return figure.update_layout(title=title)

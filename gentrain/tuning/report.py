@@ -98,9 +98,10 @@ def write_reports(search: Search, store: Store, config_dir: str | None) -> None:
 
 
 def print_study(search: Search, store: Store, console: Console, config_dir: str | None) -> None:
-    trials = store.trials()
+    with store.alone():  # to ask whether a trial is running is to try its lock
+        trials = store.trials()
+        rows = [row_of(search, store, trial) for trial in trials]
     best = best_of(trials, search)
-    rows = [row_of(search, store, trial) for trial in trials]
     counts = Counter(row["state"] for row in rows)
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
     table = Table(title=Text(f"{len(rows)} of {search.trials} trials: {said}" if rows else "no trial yet"))

@@ -89,7 +89,7 @@ class Store:
             return Claimed(made, lock, resumed=False)
 
     def is_running(self, trial: FrozenTrial) -> bool:
-        """Whether some process trains it at this moment."""
+        """Whether some process trains it now. For who holds the study's lock: it tries the trial's own."""
         lock = self._own(trial)
         if lock is not None:
             lock.release()
