@@ -156,7 +156,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             if sweep is not None:
                 config = _as_it_will_run(config, sweep, number)
             try:
-                _task(OmegaConf.create({"task": config["task"]})).check(config, job)
+                _task(OmegaConf.create({"task": config["task"]})).check(config, job + search)
             except OSError as error:  # a name too long, a folder that may not be read ...
                 raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
     return sweep
@@ -226,6 +226,14 @@ def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]
         taken.add((key, config[key]))
 
 
+def compose_again(overrides: list[str]) -> dict[str, Any]:
+    """The config of another command, for a task that carries out commands of its own."""
+    composed = _compose(overrides)
+    OmegaConf.set_struct(composed, False)
+    composed.pop("hydra")
+    return plain(composed)
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     """With Hydra's own node, whose configs may come from a stranger as well."""
     from gentrain.config import refuse_code
@@ -237,8 +245,11 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 def _of_the_run(overrides: Sequence[str], config_dir: str | None) -> list[str]:
-    """With resume= or run= a setting may be one of the run's data or model, which this composition lacks."""
-    if not any(override.lstrip("+").startswith(("resume=", "run=")) for override in overrides):
+    """With resume= or run= a setting may be one of the run's data or model, which this composition lacks.
+
+    And below tune.space a key is any setting's name.
+    """
+    if not any(override.lstrip("+").startswith(("resume=", "run=", "tune.space")) for override in overrides):
         return list(overrides)
     groups = _groups(config_dir)
     return [_lenient(override, groups) for override in overrides]

@@ -173,7 +173,14 @@ def _fits_sequence(value: Any, origin: type, arguments: tuple[Any, ...]) -> bool
     return len(value) == len(arguments) and all(map(fits, value, arguments))
 
 
-NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    dict: "a mapping {...}",
+    type(None): "null",
+}
 
 
 def expected(annotation: Any) -> str:

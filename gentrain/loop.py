@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -47,6 +47,11 @@ class State:
     pending: list[str] = field(default_factory=list)
     rollbacks: int = 0  # how often the run has gone back after an alarm
     settled_at: int | None = None  # the step up to which `settle` has seen the weights
+    pruned: bool = False  # the judge has ended the run early
+
+
+# Given the step and the figures of an evaluation in mid-training: True ends the run there.
+Judge = Callable[[int, Mapping[str, float]], bool]
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,17 @@ class Fit:
     display: Display
     stop: StopRequest
     distance: ValidationDistance | None = None  # None: not asked for, or too few pictures
+    judge: Judge | None = None
 
 
 def fit(this: Fit, state: State) -> State:
-    """Train from `state` to max_steps, or to the end of the step in which a stop is requested."""
+    """Train from `state` to max_steps, or to the end of the step in which a stop is requested or judged."""
     settings, clock = this.settings, _Clock()
     this.learner.lr_scale = lr_scale(state)
     if state.pending:
         state.pending = _duties(this, state, state.pending)
         save(this, state)
-    while state.step < settings.max_steps and not state.pending:
+    while state.step < settings.max_steps and not state.pending and not state.pruned:
         seed_step(this.seed, *noise_of_step(state))
         clock.start()
         metrics = this.learner.train_step(this.batches.at(state.step), state.step)
@@ -102,7 +108,7 @@ def fit(this: Fit, state: State) -> State:
             trouble = _trouble(this, state.step, metrics, look=True)
             if trouble is not None and trouble.fatal:
                 raise RunFailed(trouble.sentence)
-        if saves or stopping:
+        if saves or stopping or state.pruned:
             save(this, state)
         if stopping:
             break
@@ -182,9 +188,16 @@ def _evaluate(this: Fit, state: State) -> bool:
         values[TAG] = found
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
+    _keep_best(this, state, values)
+    if this.judge is not None:
+        state.pruned = this.judge(state.step, values) and state.step < this.settings.max_steps
+    return True
+
+
+def _keep_best(this: Fit, state: State, values: Mapping[str, float]) -> None:
     name = f"valid/{this.learner.headline()}"
     if name not in values:
-        return True
+        return
     if not math.isfinite(values[name]):
         raise RunFailed(f"{name} is {values[name]} at step {state.step}; {_last_good(this.run)}")
     best = {"metric": name, "value": values[name], "step": state.step}
@@ -194,7 +207,6 @@ def _evaluate(this: Fit, state: State) -> bool:
     if state.best is None or not comparable or best["value"] < state.best["value"]:
         state.best = best
         save(this, state, "best.pt")
-    return True
 
 
 def _sample(this: Fit, state: State) -> bool:

@@ -21,10 +21,11 @@ class Family:
     model: str
     learner: str
     likelihood: Literal["exact", "bound"] | None = None  # its networks' likelihood_kind, known without torch
+    headline: str = "bits_per_dim"  # its learner's headline, likewise
 
 
 MODELS = {
-    "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize"),
+    "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize", headline="mse"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize", likelihood="bound"),
     "pixelcnn": Family(
         "gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
@@ -32,9 +33,11 @@ MODELS = {
     "pixelrnn": Family(
         "gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
     ),
-    "gan": Family("gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial"),
+    "gan": Family(
+        "gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", headline="frechet_distance"
+    ),
     "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize", likelihood="bound"),
-    "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize"),
+    "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize", headline="mse"),
 }
 DATA = {
     "anime": "gentrain.data.anime:Anime",
@@ -64,6 +67,7 @@ TASKS = {
     "probe": "gentrain.tasks.probe",
     "compare": "gentrain.tasks.compare",
     "complete": "gentrain.tasks.complete",
+    "tune": "gentrain.tasks.tune",
 }
 
 

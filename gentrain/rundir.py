@@ -125,7 +125,7 @@ class RunDir:
         write_atomically(_images_file(self.path, data.fingerprint), buffer.getbuffer())
 
     def write_result(self, status: str, step: int, metrics: Mapping[str, float]) -> None:
-        """`status`: "finished", "interrupted" or "failed"."""
+        """`status`: "finished", "pruned" (by task=tune), "interrupted" or "failed"."""
         write_json(self.path / "result.json", {"status": status, "step": step, "metrics": dict(metrics)})
 
     def read_result(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_a_run_leaves_what_the_interface_names(family: str, gentrain: Command, t
     tags = {tag for line in curves(run) for tag in line}
     assert {"train/loss", "train/grad_norm", "train/lr"} <= tags
     if has_best:
-        assert stored["best"]["metric"] in tags
+        assert stored["best"]["metric"] == f"valid/{MODELS[family].headline}" in tags
     else:
         assert stored["best"] is None
         with pytest.raises(UserError, match=r"has no best checkpoint.*checkpoint=last"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,7 @@ from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.files import NO_SPACE
 from gentrain.from_pictures import start
 from gentrain.learners import Learner
-from gentrain.loop import Fit, State, fit
+from gentrain.loop import Fit, Judge, State, fit
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import ValidationDistance, too_few
 from gentrain.progress import Display, console_of_rank, preparing, say
@@ -46,8 +47,11 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
     plan(config, overrides)
 
 
-def run(config: dict[str, Any], overrides: list[str]) -> None:
-    """Train to the end. Raises UserError, RunFailed, or, once the run is saved, Interrupted."""
+def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None) -> None:
+    """Train to the end, or to where `judge` ends it.
+
+    Raises UserError, RunFailed, or, once the run is saved, Interrupted.
+    """
     command, console = plan(config, overrides), console_of_rank()
     settings = Train(**command.config["train"])
     with (
@@ -81,7 +85,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         if stored is None and command.weights_from is None:
             distributed.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
         distributed.same_as_main(cast(nn.Module, network))
-        _train(fit_with, state, console)
+        _train(replace(fit_with, judge=judge), state, console)
 
 
 def _new_directory(command: Plan, held: ExitStack) -> RunDir:
@@ -109,6 +113,10 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     max_steps = command.config["train"]["max_steps"]
     if stored is None or stored.step < max_steps or stored.pending:
         return False
+    if not directory.read_result():  # killed between its last checkpoint and its last word
+        lines = read_metrics(directory.path / "metrics.jsonl", stored.step)
+        latest = {key: value for line in lines for key, value in line.items() if key != "step"}
+        directory.write_result("finished", stored.step, latest)
     more = f"gentrain {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
     say(console, f"{directory.path} is already finished, at step {stored.step}; to go on: {more}")
     return True
@@ -246,7 +254,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
             fit(this, state)
             this.stop.agree()
         finished = state.step >= this.settings.max_steps and not state.pending
-        status = "finished" if finished else "interrupted"
+        status = "finished" if finished else "pruned" if state.pruned else "interrupted"
     except Interrupted:
         status = "interrupted"
         raise
