@@ -95,20 +95,21 @@ def clothes(packed: Packed, split: str) -> Labelled:
     return Labelled(images.round().to(torch.uint8).expand(-1, 3, -1, -1), labels_NK)
 
 
-def leaves(count: int, shapes: int = 24) -> Labelled:
+def leaves(count: int, shapes: int = 40) -> Labelled:
     """Ellipses and boxes of random place, size and colour over one another; a quarter of them grey."""
     y_SS, x_SS = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
     done = []
     for part in torch.arange(count).split(1000):
         n = len(part)
-        base_N3, spread_N1 = torch.rand(n, 3), torch.rand(n, 1) ** 2
+        base_N3, spread_N1 = torch.rand(n, 3), 0.1 + 0.9 * torch.rand(n, 1)
         grey_N1 = torch.rand(n, 1) < 0.25
-        smallest_N = 1 + 3 * torch.rand(n)
-        how_many_N = torch.randint(2, shapes + 1, (n,))
+        smallest_N = 0.7 + 3 * torch.rand(n)
+        how_many_N = torch.randint(4, shapes + 1, (n,))
         images = base_N3[:, :, None, None].expand(-1, -1, SIDE, SIDE).clone()
         for shape in range(shapes):
             color_N3 = (base_N3 + spread_N1 * (2 * torch.rand(n, 3) - 1)).clamp(0, 1)
-            radius_N = smallest_N * (SIDE / 2 / smallest_N) ** (torch.rand(n) ** 2)  # mostly small
+            # From half the picture down to the smallest, so that none is covered whole.
+            radius_N = smallest_N * (SIDE / 2 / smallest_N) ** (1 - shape / how_many_N).clamp(min=0)
             aspect_N = torch.exp(0.8 * torch.randn(n))
             x_NSS = x_SS - SIDE * torch.rand(n)[:, None, None]
             y_NSS = (y_SS - SIDE * torch.rand(n)[:, None, None]) * aspect_N[:, None, None]
@@ -145,10 +146,11 @@ def change(x_B3SS: Tensor, labels_BK: Tensor) -> tuple[Tensor, Tensor, Tensor, T
         labels_BK[rows.nonzero(), columns] = -1
     damage = torch.where(torch.rand(batch) < 0.6, torch.randint(1, len(DAMAGES), (batch,)), 0)
     strength = torch.rand(batch) * (damage > 0)
+    whole_B3SS = x_B3SS.clone()
     for number, name in enumerate(DAMAGES[1:], start=1):
         rows = (damage == number).nonzero()[:, 0]
         if len(rows):
-            others = x_B3SS[torch.randint(batch, (len(rows),))]
+            others = whole_B3SS[torch.randint(batch, (len(rows),))]
             x_B3SS[rows] = damaged(name, x_B3SS[rows], others, strength[rows])
     labels_BK[~KEEPS_LABELS[damage]] = -1
     return x_B3SS, labels_BK, damage, strength
@@ -183,7 +185,9 @@ def damaged(name: str, x_B3SS: Tensor, others_B3SS: Tensor, strength_B: Tensor) 
         case "blur":
             return blurred(x_B3SS, 0.3 + 2 * strength_B)
         case "noise":
-            return x_B3SS + (0.01 + 0.25 * s) * torch.randn_like(x_B3SS)
+            bits = torch.randn_like(x_B3SS)
+            grey = (x_B3SS[:, :1] - x_B3SS[:, 1:]).abs().amax((1, 2, 3), keepdim=True) == 0
+            return x_B3SS + (0.01 + 0.25 * s) * torch.where(grey, bits[:, :1], bits)
         case "cut-out":
             return torch.where(boxes(strength_B), torch.rand(len(x_B3SS), 3, 1, 1), x_B3SS)
         case "shuffle":

@@ -30,9 +30,11 @@ def test_the_configs_are_in_both(built: tuple[Path, Path]) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert {f"gentrain/{path}" for path in configs} <= packed
     assert {"gentrain/comparison/page.css", "gentrain/comparison/page.js"} <= packed
+    assert "gentrain/metrics/domain.safetensors" in packed
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert configs | {"README.md", "LICENSE", "tests/test_package.py"} <= names
+    shipped = {"README.md", "LICENSE", "tests/test_package.py", "gentrain/metrics/domain.safetensors"}
+    assert configs | shipped <= names
 
 
 def test_the_wheel_gives_help_in_a_fresh_environment(built: tuple[Path, Path], tmp_path: Path) -> None:

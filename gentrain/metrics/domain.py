@@ -21,7 +21,7 @@ from gentrain.errors import UserError
 SIDE = 32  # pixels; every picture is resized to SIDE x SIDE
 DIMS = 64
 WEIGHTS = "domain.safetensors"
-SHA256 = "697d3470cf05de8063e49afa03fce0be46dff0e880ee7c03e6ef2a967fa46e0e"  # of WEIGHTS; in figures' names
+SHA256 = "c9293f651c617d9876670f6b1daa31bf01be534ff3b0803b29e34f1e545a48d7"  # of WEIGHTS; in figures' names
 
 
 class DomainNet(nn.Module):

@@ -1,0 +1,165 @@
+"""All families on one data set at one budget of training time, and the page that compares them.
+
+    python scripts/reproduce.py            # data=anime, 2.5 minutes a family: half an hour on two cores
+    python scripts/reproduce.py --data fashion_mnist --minutes 10
+
+For each family a pilot of a few seconds measures how fast it trains here, and its number of steps is what
+then fits the budget: a schedule has to know its end. Then `gentrain` is run as a user would run it: train,
+evaluate, interpolate, complete; and `task=compare` over all. The same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FAMILIES = ("gmm", "ae", "vae", "gsn", "gan", "pixelcnn", "pixelrnn")
+PILOT_SECONDS = 5.0
+FIRST_PILOT_STEPS, MOST_PILOT_STEPS = 4, 400
+CHECKS = 4  # evaluations and grids while a family trains
+# What is shown beside samples, where a family has it.
+EXTRAS = {
+    "interpolate": ("ae", "vae", "gan"),
+    "complete": ("vae", "gsn", "gan", "pixelcnn", "pixelrnn"),
+}
+COLUMNS = {  # of the table at the end: a figure's name before its extractor, and a heading
+    "bits_per_dim": "bits/dim",
+    "distance_to_truth": "distance to the truth, bits/image",
+    "frechet_distance": "Frechet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "coverage": "coverage",
+    "seconds_for_64_samples": "64 samples, s",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One family: what is added to every command, and where its run is."""
+
+    family: str
+    settings: list[str]
+    run: Path
+
+
+def main() -> None:
+    arguments = _arguments()
+    out, begun = Path(arguments.out), time.monotonic()
+    shared = [f"data={arguments.data}", *arguments.settings]
+    for family in arguments.families:
+        job = Job(family, [f"model={family}", *shared], out / "runs" / family)
+        steps = _steps(job, out / "pilots" / family, arguments.minutes)
+        checks = (
+            f"train.eval_every_steps={-(-steps // CHECKS)}",
+            f"train.sample_every_steps={-(-steps // CHECKS)}",
+        )
+        _gentrain(
+            *job.settings,
+            f"train.max_steps={steps}",
+            *checks,
+            "train.save_every_steps=null",
+            f"run_dir={job.run}",
+        )
+        _gentrain("task=evaluate", f"run={job.run}", f"evaluate.samples={arguments.samples}")
+        for task, families in EXTRAS.items():
+            if family in families:
+                _gentrain(f"task={task}", f"run={job.run}")
+        print(f"[{(time.monotonic() - begun) / 60:.1f} min] {family} is done", flush=True)
+    _gentrain("task=compare", f"runs={out / 'runs'}", f"compare.out={out / 'compare'}")
+    table = markdown([read_row(out / "runs" / family) for family in arguments.families])
+    (out / "table.md").write_text(table)
+    print(f"\n{table}\n{(time.monotonic() - begun) / 60:.1f} minutes; {out / 'compare' / 'compare.html'}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="anime", help="as in data=..., with its defaults (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=2.5, help="of training, a family (default: %(default)s)"
+    )
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="FAMILY")
+    parser.add_argument("--samples", type=int, default=1000, help="evaluate.samples (default: %(default)s)")
+    parser.add_argument("--out", default="outputs/reproduce", help="a folder (default: %(default)s)")
+    parser.add_argument("settings", nargs="*", help="more settings for all families, as for gentrain")
+    return parser.parse_args()
+
+
+def _steps(job: Job, pilots: Path, minutes: float) -> int:
+    """How many steps fit the budget here: as the run says if it was begun before, else by pilots."""
+    begun = job.run / "config.yaml"
+    if begun.is_file():
+        from omegaconf import OmegaConf
+
+        return int(OmegaConf.load(begun).train.max_steps)
+    steps = FIRST_PILOT_STEPS
+    while True:
+        pilot = pilots / str(steps)
+        quiet = [f"train.{what}_every_steps=null" for what in ("eval", "sample", "save")]
+        quiet += ["train.frechet_samples=null", "train.sample_count=1"]
+        if not (pilot / "result.json").is_file():
+            # The rate of the second half: the first one still sets things up.
+            halves = f"train.log_every_steps={steps // 2}"
+            _gentrain(*job.settings, f"train.max_steps={steps}", halves, *quiet, f"run_dir={pilot}")
+        rates = [
+            line["perf/images_per_second"] for line in _metrics(pilot) if "perf/images_per_second" in line
+        ]
+        seconds_a_step = _batch_size(pilot) / rates[-1]
+        if steps >= MOST_PILOT_STEPS or steps * seconds_a_step >= PILOT_SECONDS:
+            return max(1, round(60 * minutes / seconds_a_step))
+        wanted = round(1.2 * PILOT_SECONDS / seconds_a_step)
+        steps = min(MOST_PILOT_STEPS, max(2 * steps, wanted + wanted % 2))
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def _batch_size(run: Path) -> int:
+    from omegaconf import OmegaConf
+
+    return int(OmegaConf.load(run / "config.yaml").train.batch_size)
+
+
+def _gentrain(*settings: str) -> None:
+    """The command, which says itself what is wrong if anything is; then there is no going on."""
+    print("+ gentrain", *settings, flush=True)
+    done = subprocess.run([sys.executable, "-m", "gentrain", *settings], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def read_row(run: Path) -> list[str]:
+    """Of evaluation.json: the family, what COLUMNS name, and how long it trained."""
+    content = json.loads((run / "evaluation.json").read_text())
+    cells = [run.name]
+    figures = {name.partition("[")[0]: figure for name, figure in reversed(content["figures"].items())}
+    cells += [_cell(figures[name]) if name in figures else "" for name in COLUMNS]
+    return [*cells, f"{content['cost']['parameters'] / 1e6:.2f} M"]
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    bound = "≤ " if figure["meaning"].startswith("upper bound") else ""
+    floor = figure.get("floor", {}).get("train")
+    beside = "" if floor is None else f" ({floor:.2g})"
+    return f"{bound}{figure['mean']:.4g}{beside}"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    headings = ["", *COLUMNS.values(), "parameters"]
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
