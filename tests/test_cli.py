@@ -228,7 +228,7 @@ def test_a_failure_of_ours_keeps_its_traceback(tmp_path: Path, tiny: list[str]) 
     code = (
         "import gentrain.loop, gentrain.cli\n"
         "def broken(*_): raise ValueError('our bug')\n"
-        "gentrain.loop.seed_everything = broken\n"
+        "gentrain.loop.seed_step = broken\n"
         "gentrain.cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *tiny], capture_output=True, text=True, cwd=tmp_path)
