@@ -145,6 +145,13 @@ def test_a_mistake_is_one_sentence(mistake: str, gentrain: Command) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_torchrun_does_not_start_a_sweep(gentrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = gentrain("-m", "seed=1,2")
+    assert outcome.status == 2
+    assert "a sweep is one process" in outcome.err
+
+
 @pytest.mark.parametrize(
     "setting",
     ["+hydra.launcher.setup=[touch sentinel]", "hydra.launcher.comment='x\ntouch sentinel\n'",

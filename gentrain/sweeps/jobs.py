@@ -70,11 +70,13 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
     launch.say(job, "begins")
     threads = torch.get_num_threads()  # which the job may set, and the next one must not inherit
     begun, status, error = time.monotonic(), states.INTERRUPTED, None
+    busy = False
     states.write_record(launch.folder, job, states.RUNNING, 0.0, None)
     try:
         run(cfg)
         status = states.FINISHED
     except Busy:
+        busy = True
         launch.say(job, "running in another process")
     except (UserError, RunFailed) as problem:
         status, error = states.FAILED, str(problem)
@@ -83,7 +85,8 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
         status, error = states.FAILED, f"{type(problem).__name__}: {problem}"
         traceback.print_exc()
     finally:
-        states.write_record(launch.folder, job, status, time.monotonic() - begun, error)
+        if not busy:
+            states.write_record(launch.folder, job, status, time.monotonic() - begun, error)
         torch.set_num_threads(threads)
         gc.collect()
 
@@ -154,6 +157,8 @@ def _carry_out(
         status = states.INTERRUPTED
     else:
         status = states.FINISHED if code == 0 else states.KILLED if code < 0 else states.FAILED
+    if status == states.FAILED and job.directory is not None and states.locked(job.directory):
+        return states.RUNNING  # in another process, which was faster
     if writes:
         error = _why(code, output) if status in (states.FAILED, states.KILLED) else None
         states.write_record(launch.folder, job, status, time.monotonic() - begun, error)

@@ -48,6 +48,11 @@ def plan_sweep(
 ) -> Sweep:
     """From each job's overrides and composed config. Raises UserError; writes nothing."""
     _check_launcher(launcher)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "a sweep is one process, not several of torchrun's; give each of its jobs several processes with "
+            "hydra/launcher=slurm_nodes, or start the jobs one by one"
+        )
     codes = [digest(identity(config, varied)) for _, config in jobs]
     folder = sweep_folder(jobs[0][1]["sweep_dir"], varied, codes)
     made: list[Job] = []
