@@ -93,8 +93,8 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
 
 def in_a_process(launch: Launch, _cfg: DictConfig) -> None:
     """As the command that one would type, with a log of its own: even SIGKILL ends no more than this job."""
-    job = launch.current()
-    if os.getpid() != launch.process:
+    job, elsewhere = launch.current(), os.getpid() != launch.process
+    if elsewhere:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run; the sweep's process sees to it
     if (launch.stop and launch.stop.exists()) or settled_meanwhile(launch, job):
         return
@@ -103,11 +103,16 @@ def in_a_process(launch: Launch, _cfg: DictConfig) -> None:
     log.parent.mkdir(exist_ok=True)
     parent = os.getppid()
 
+    def orphaned() -> bool:
+        return elsewhere and os.getppid() != parent  # the sweep's process was killed
+
     def stopping() -> bool:
-        return os.getppid() != parent or (launch.stop is not None and launch.stop.exists())
+        return orphaned() or (launch.stop is not None and launch.stop.exists())
 
     with log.open("ab") as output:
         status = _carry_out(launch, job, stopping, launch.environment, output)
+    if orphaned():
+        os._exit(1)  # nobody waits for an answer, or has other jobs
     launch.say(job, f"{status}; {log}" if status in (states.FAILED, states.KILLED) else status)
 
 
