@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
@@ -27,7 +27,9 @@ from yaml import YAMLError
 import gentrain
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.registry import suggestion
-from gentrain.sweeps.sweep import Sweep, plan_sweep, run_sweep
+
+if TYPE_CHECKING:
+    from gentrain.sweeps.sweep import Sweep
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the configs inside the package; a checkout, and so an editable install, has them beside it.
@@ -55,6 +57,8 @@ def main() -> NoReturn:
         else:
             sweep = check_jobs(args.overrides, args.multirun, args.config_dir)
         if sweep is not None:
+            from gentrain.sweeps.sweep import run_sweep
+
             sys.exit(run_sweep(sweep, _carry_out, str(CONFIG_DIR)))
         _failure.clear()
         _hydra_main()
@@ -172,6 +176,8 @@ def _sweep(
         if jobs[0][1]["sweep_dir"] is not None:
             raise UserError("sweep_dir= has no meaning here: it belongs to a sweep, gentrain -m ...")
         return None
+    from gentrain.sweeps.sweep import plan_sweep
+
     if not str(own.sweeper["_target_"]).endswith(".BasicSweeper"):
         return None
     if any(override.lstrip("+~").startswith("hydra.sweep.") for override in of_hydra):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -174,7 +175,7 @@ def test_a_setting_gets_no_command_into_a_job(setting: str, gentrain: Command) -
 def test_an_extra_that_is_not_installed(
     launcher: str, package: str, extra: str, gentrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = cli.run_sweep.__globals__["importlib"].util.find_spec
+    found = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *more: None if package in name else found(name, *more)
     )
