@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
@@ -28,7 +28,9 @@ import gentrain
 from gentrain import ranks
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.registry import suggestion
-from gentrain.sweeps.sweep import Sweep, plan_sweep, run_sweep
+
+if TYPE_CHECKING:
+    from gentrain.sweeps.sweep import Sweep
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the configs inside the package; a checkout, and so an editable install, has them beside it.
@@ -58,6 +60,8 @@ def main() -> NoReturn:
         else:
             sweep = check_jobs(args.overrides, args.multirun, args.config_dir)
         if sweep is not None:
+            from gentrain.sweeps.sweep import run_sweep
+
             sys.exit(run_sweep(sweep, _carry_out, str(CONFIG_DIR)))
         _failure.clear()
         _hydra_main()
@@ -131,14 +135,16 @@ def _refuse_flags(args: Any) -> None:
 
 
 def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> Sweep | None:
-    """Compose and check every job that a command would run; the sweep, if it is one. Raises UserError; writes
-    nothing."""
+    """Compose and check every job that a command would run; the sweep, if it is one.
+
+    Raises UserError; writes nothing.
+    """
     from gentrain.config import check
 
     search = _search_path(overrides, config_dir)
     groups = _groups(config_dir)
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        choices, own = _choices(overrides, multirun, groups, search)
+        choices, fixed, own = _choices(overrides, multirun, groups, search)
         jobs: list[tuple[list[str], dict[str, Any]]] = []
         taken: set[tuple[str, str]] = set()
         for job in map(list, itertools.product(*choices.values())):
@@ -151,7 +157,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             _refuse_shared_directory(config, taken)
             jobs.append((job, config))
         typed = [(_of_the_run(job, config_dir), config) for job, config in jobs]
-        sweep = _sweep(typed, choices, own, [*_of_hydra(overrides), *search])
+        sweep = _sweep(typed, choices, own, [*_of_hydra(overrides), *search], fixed)
         for number, (job, config) in enumerate(jobs):
             if sweep is not None:
                 config = _as_it_will_run(config, sweep, number)
@@ -167,19 +173,22 @@ def _sweep(
     choices: dict[str, list[str]],
     own: DictConfig,
     of_hydra: list[str],
+    fixed: list[str],
 ) -> Sweep | None:
     """None for a single command, and for a foreign sweeper: it decides as it goes, and launches by itself."""
     if own.mode != RunMode.MULTIRUN:
         if jobs[0][1]["sweep_dir"] is not None:
             raise UserError("sweep_dir= has no meaning here: it belongs to a sweep, gentrain -m ...")
         return None
+    from gentrain.sweeps.sweep import plan_sweep
+
     if not str(own.sweeper["_target_"]).endswith(".BasicSweeper"):
         return None
     if any(override.lstrip("+~").startswith("hydra.sweep.") for override in of_hydra):
         raise UserError("hydra.sweep. is set by gentrain; name the folder of a sweep with sweep_dir=")
     varied = [key.lstrip("+~") for key, texts in choices.items() if len(texts) > 1]
     launcher = OmegaConf.to_container(own.launcher, resolve=False)
-    return plan_sweep(jobs, varied, of_hydra, launcher)  # type: ignore[arg-type]
+    return plan_sweep(jobs, varied, of_hydra, fixed, launcher)  # type: ignore[arg-type]
 
 
 def _as_it_will_run(config: dict[str, Any], sweep: Sweep, number: int) -> dict[str, Any]:
@@ -265,14 +274,18 @@ def _groups(config_dir: str | None) -> set[str]:
 
 def _choices(
     overrides: list[str], multirun: bool, groups: set[str], search: list[str]
-) -> tuple[dict[str, list[str]], DictConfig]:
-    """The overrides of each setting that a command names, several in a sweep; and Hydra's own node."""
+) -> tuple[dict[str, list[str]], list[str], DictConfig]:
+    """The overrides of each setting that a command names: several in a sweep.
+
+    And those that all jobs have, as they are composed, and Hydra's own node of these.
+    """
     parser = OverridesParser.create()
     parsed = parser.parse_overrides(overrides)
-    fixed = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
-    own = _compose([_lenient(override, groups) for override in fixed] + search).hydra
+    same = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
+    fixed = [_lenient(override, groups) for override in same] + search
+    own = _compose(fixed).hydra
     if not multirun and own.mode != RunMode.MULTIRUN:
-        return {str(number): [text] for number, text in enumerate(fixed)}, own
+        return {str(number): [text] for number, text in enumerate(same)}, fixed, own
     own.mode = RunMode.MULTIRUN
     params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
     choices: dict[str, list[str]] = {}  # the later of two overrides of one key wins, as in Hydra's sweeper
@@ -282,7 +295,7 @@ def _choices(
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             choices[key] = [override.input_line or ""]
-    return choices, own
+    return choices, fixed, own
 
 
 def _lenient(override: str, groups: set[str]) -> str:

@@ -137,7 +137,12 @@ def test_hydras_own_targets_are_let_through_and_no_others() -> None:
 
 def test_no_config_of_ours_names_code() -> None:
     for file in Path(CONFIG_DIR).rglob("*.yaml"):
-        assert "_target_" not in file.read_text()
+        lines = [line for line in file.read_text().splitlines() if "_target_" in line]
+        if (
+            file.parent == Path(CONFIG_DIR) / "hydra/launcher"
+        ):  # these name the launcher of an installed plugin
+            lines = [line for line in lines if not line.startswith("_target_: hydra_plugins.hydra_")]
+        assert lines == []
 
 
 @pytest.mark.parametrize("preset", [path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")])

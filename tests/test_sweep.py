@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -145,6 +146,13 @@ def test_a_mistake_is_one_sentence(mistake: str, gentrain: Command) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_torchrun_does_not_start_a_sweep(gentrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = gentrain("-m", "seed=1,2")
+    assert outcome.status == 2
+    assert "a sweep is one process" in outcome.err
+
+
 @pytest.mark.parametrize(
     "setting",
     ["+hydra.launcher.setup=[touch sentinel]", "hydra.launcher.comment='x\ntouch sentinel\n'",
@@ -167,7 +175,7 @@ def test_a_setting_gets_no_command_into_a_job(setting: str, gentrain: Command) -
 def test_an_extra_that_is_not_installed(
     launcher: str, package: str, extra: str, gentrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = cli.run_sweep.__globals__["importlib"].util.find_spec
+    found = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *more: None if package in name else found(name, *more)
     )

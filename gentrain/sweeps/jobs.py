@@ -70,11 +70,13 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
     launch.say(job, "begins")
     threads = torch.get_num_threads()  # which the job may set, and the next one must not inherit
     begun, status, error = time.monotonic(), states.INTERRUPTED, None
+    busy = False
     states.write_record(launch.folder, job, states.RUNNING, 0.0, None)
     try:
         run(cfg)
         status = states.FINISHED
     except Busy:
+        busy = True
         launch.say(job, "running in another process")
     except (UserError, RunFailed) as problem:
         status, error = states.FAILED, str(problem)
@@ -83,15 +85,16 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
         status, error = states.FAILED, f"{type(problem).__name__}: {problem}"
         traceback.print_exc()
     finally:
-        states.write_record(launch.folder, job, status, time.monotonic() - begun, error)
+        if not busy:
+            states.write_record(launch.folder, job, status, time.monotonic() - begun, error)
         torch.set_num_threads(threads)
         gc.collect()
 
 
 def in_a_process(launch: Launch, _cfg: DictConfig) -> None:
     """As the command that one would type, with a log of its own: even SIGKILL ends no more than this job."""
-    job = launch.current()
-    if os.getpid() != launch.process:
+    job, elsewhere = launch.current(), os.getpid() != launch.process
+    if elsewhere:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run; the sweep's process sees to it
     if (launch.stop and launch.stop.exists()) or settled_meanwhile(launch, job):
         return
@@ -100,11 +103,16 @@ def in_a_process(launch: Launch, _cfg: DictConfig) -> None:
     log.parent.mkdir(exist_ok=True)
     parent = os.getppid()
 
+    def orphaned() -> bool:
+        return elsewhere and os.getppid() != parent  # the sweep's process was killed
+
     def stopping() -> bool:
-        return os.getppid() != parent or (launch.stop is not None and launch.stop.exists())
+        return orphaned() or (launch.stop is not None and launch.stop.exists())
 
     with log.open("ab") as output:
         status = _carry_out(launch, job, stopping, launch.environment, output)
+    if orphaned():
+        os._exit(1)  # nobody waits for an answer, or has other jobs
     launch.say(job, f"{status}; {log}" if status in (states.FAILED, states.KILLED) else status)
 
 
@@ -154,6 +162,8 @@ def _carry_out(
         status = states.INTERRUPTED
     else:
         status = states.FINISHED if code == 0 else states.KILLED if code < 0 else states.FAILED
+    if status == states.FAILED and job.directory is not None and states.locked(job.directory):
+        return states.RUNNING  # in another process, which was faster
     if writes:
         error = _why(code, output) if status in (states.FAILED, states.KILLED) else None
         states.write_record(launch.folder, job, status, time.monotonic() - begun, error)

@@ -77,7 +77,7 @@ def sweep_folder(asked: str | None, varied: Iterable[str], codes: Iterable[str])
         names = readable(key.rpartition(".")[2] for key in varied)
         return DEFAULT / f"{names or 'sweep'}-{digest(sorted(codes))}"
     folder = expanded(asked)
-    if "\0" in asked or (folder.exists() and not folder.is_dir()):
+    if not asked.isprintable() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"sweep_dir={asked} is no folder; give a new one, or one of an earlier sweep")
     if (folder / "config.yaml").is_file():
         raise UserError(f"sweep_dir={asked} is a run; give a new folder, or one of an earlier sweep")

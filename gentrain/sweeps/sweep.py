@@ -37,6 +37,7 @@ class Sweep:
     folder: Path
     jobs: tuple[Job, ...]
     hydra: tuple[str, ...]  # its overrides of Hydra itself
+    fixed: tuple[str, ...]  # what it overrides for all jobs, Hydra's included
     launcher: Mapping[str, Any]  # the composed config of the launcher
 
 
@@ -44,10 +45,20 @@ def plan_sweep(
     jobs: Sequence[tuple[Sequence[str], Mapping[str, Any]]],
     varied: Sequence[str],
     hydra: Sequence[str],
+    fixed: Sequence[str],
     launcher: Mapping[str, Any],
 ) -> Sweep:
-    """From each job's overrides and composed config. Raises UserError; writes nothing."""
+    """From each job's overrides and composed config. Raises UserError; writes nothing.
+
+    `varied`: the keys that have several values; `hydra`: the overrides of Hydra itself; `fixed`: these, and
+    all others that are the same for every job; `launcher` is composed of them.
+    """
     _check_launcher(launcher)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "a sweep is one process, not several of torchrun's; give each of its jobs several processes with "
+            "hydra/launcher=slurm_nodes, or start the jobs one by one"
+        )
     codes = [digest(identity(config, varied)) for _, config in jobs]
     folder = sweep_folder(jobs[0][1]["sweep_dir"], varied, codes)
     made: list[Job] = []
@@ -62,7 +73,7 @@ def plan_sweep(
         if owned and directory:
             own.append(f"run_dir={quoted(directory)}")
         made.append(Job(name, tuple(own), settings, directory, owned))
-    return Sweep(folder, tuple(made), tuple(hydra), launcher)
+    return Sweep(folder, tuple(made), tuple(hydra), tuple(fixed), launcher)
 
 
 def _key(override: str) -> str:
@@ -205,7 +216,7 @@ def _with_hydra(
     with hydra.initialize_config_dir(config_dir, version_base="1.3"):
         engine = GlobalHydra.instance().hydra
         assert engine is not None
-        overrides = [*sweep.hydra, f"hydra.sweep.dir={quoted(sweep.folder.absolute())}"]
+        overrides = [*sweep.fixed, f"hydra.sweep.dir={quoted(sweep.folder.absolute())}"]
         config = engine.compose_config("config", overrides, RunMode.MULTIRUN)
         context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(context, function, config)
