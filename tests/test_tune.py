@@ -23,6 +23,7 @@ from families import FAMILIES, assert_same_run, newest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.samplers import RandomSampler
 
+from gentrain.cli import CONFIG_DIR, check_jobs
 from gentrain.errors import UserError
 from gentrain.learners.minimize import Minimize
 from gentrain.rundir import RunDir
@@ -108,6 +109,12 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     assert done.status == 2 and sentence in done.err, done.err
     assert done.err.count("\n") == 1 and done.err.startswith("gentrain: ")
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONFIG_DIR / "space").glob("*.yaml")])
+def test_every_space_of_ours_can_be_searched(name: str, tmp_path: Path) -> None:
+    own = ["tune.space.train.grad_clip={low: 0.5, high: 2}"] if name == "none" else []
+    check_jobs(["task=tune", f"space={name}", f"tune.dir={tmp_path}", *own], multirun=False, config_dir=None)
 
 
 def test_entries_may_be_nested_and_later_ones_win() -> None:

@@ -104,7 +104,11 @@ def print_study(search: Search, store: Store, console: Console, config_dir: str 
     best = best_of(trials, search)
     counts = Counter(row["state"] for row in rows)
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
-    table = Table(title=Text(f"{len(rows)} of {search.trials} trials: {said}" if rows else "no trial yet"))
+    table = Table(
+        title=Text(
+            f"{len(rows)} of {max(len(rows), search.trials)} trials: {said}" if rows else "no trial yet"
+        )
+    )
     for heading in ("trial", "state", search.metric, "steps", *search.space):
         table.add_column(heading, justify="left" if heading == "state" else "right", overflow="fold")
     shown = _shown(rows, search)
