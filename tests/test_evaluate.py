@@ -85,7 +85,7 @@ def test_noise_has_no_precision(real: dict[str, Tensor]) -> None:
     )
     found, floor = values(judged(noise, real)), values(judged(faces(30_000), real))
     assert found["precision"] < 0.01
-    assert found["frechet_distance"] > 50 * floor["frechet_distance"]
+    assert found["frechet_distance"] > 20 * floor["frechet_distance"]
 
 
 def test_copies_are_found(real: dict[str, Tensor]) -> None:
