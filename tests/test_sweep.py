@@ -270,14 +270,14 @@ def test_any_exception_is_one_jobs_own(
 ) -> None:
     from gentrain import loop
 
-    original = loop.seed_everything
+    original = loop.seed_step
 
     def broken(seed: int, *purpose: Any) -> None:
         if seed == 2:
             raise ValueError("our bug")
         original(seed, *purpose)
 
-    monkeypatch.setattr(loop, "seed_everything", broken)
+    monkeypatch.setattr(loop, "seed_step", broken)
     command = ["-m", *tiny, *VAE, "train.max_steps=1", "seed=1,2,3", "device.threads=2"]
     outcome = gentrain(*command)
     assert outcome.status == 1
