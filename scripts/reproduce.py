@@ -159,7 +159,8 @@ def _cell(figure: dict[str, Any]) -> str:
     bound = "≤ " if figure["meaning"].startswith("upper bound") else ""
     floor = figure.get("floor", {}).get("train")
     beside = "" if floor is None else f" ({floor:.2g})"
-    return f"{bound}{figure['mean']:.4g}{beside}"
+    mean = figure["mean"]
+    return f"{bound}{mean:,.0f}{beside}" if abs(mean) >= 1000 else f"{bound}{mean:.3g}{beside}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
