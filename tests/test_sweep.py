@@ -155,7 +155,8 @@ def test_torchrun_does_not_start_a_sweep(gentrain: Command, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     "setting",
-    ["+hydra.launcher.setup=[touch sentinel]", "hydra.launcher.comment='x\ntouch sentinel\n'",
+    ["+hydra.launcher.setup=[touch sentinel]", "+hydra.launcher.teardown=[touch sentinel]",
+     "hydra.launcher.comment='x\ntouch sentinel\n'",
      "+hydra.launcher.additional_parameters.x='y\ntouch sentinel\n'"],
 )  # fmt: skip
 def test_a_setting_gets_no_command_into_a_job(setting: str, gentrain: Command) -> None:
