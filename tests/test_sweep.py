@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -19,7 +20,7 @@ from conftest import Command
 from families import FAMILIES, assert_same_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gentrain import cli
+from gentrain import checkpoint, cli
 from gentrain.comparison.comparison import collect
 from gentrain.sweeps import state as states
 from gentrain.sweeps.naming import Job, digest, identity, job_name, quoted, readable, sweep_folder
@@ -289,6 +290,27 @@ def test_any_exception_is_one_jobs_own(
     assert [row["status"] for row in rows(folder)] == ["finished", "failed", "finished"]
     assert rows(folder)[1]["error"] == "ValueError: our bug"
     monkeypatch.undo()
+
+
+def test_a_job_that_found_the_disk_full_goes_on(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It failed, but nothing is wrong with its run: what it had reached is not thrown away."""
+    original, once = checkpoint.write_atomically, iter([True])
+
+    def write(path: Path, *content: bytes) -> None:
+        if path.name == "step_00000004.pt" and next(once, False):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, *content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    command = ["-m", *tiny, *VAE, "seed=1,2", "sweep_dir=sweep"]
+    assert gentrain(*command).status == 1
+    assert [row["status"] for row in rows()] == ["failed", "finished"]
+    assert "no space left" in rows()[0]["error"]
+    assert gentrain(*command).status == 0
+    assert [starts(row["run"]) for row in rows()] == [[0, 2], [0]]
+    assert rows()[0]["earlier_attempts"] == []
 
 
 def test_ctrl_c_saves_the_running_job_and_the_same_command_goes_on(

@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import Trial, TrialState
 
 from gentrain.errors import RunFailed, UserError
-from gentrain.files import NO_SPACE
+from gentrain.files import out_of_space
 from gentrain.rundir import RunDir
 from gentrain.tasks import train
 from gentrain.tracking import read_metrics
@@ -79,7 +79,7 @@ def _trained(search: Search, trial: Trial, run_dir: Path) -> Outcome:
     except NoSuchFigure:
         raise
     except (UserError, RunFailed) as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
+        if out_of_space(error):
             raise
         return Outcome(TrialState.FAIL, why=str(error))
     outcome = _ended(run_dir, search.metric)
