@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -30,6 +32,7 @@ from gentrain.rundir import RunDir
 from gentrain.seeding import derive
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries
+from gentrain.tuning.store import _open
 
 STUDY = Path("study")
 
@@ -313,6 +316,7 @@ def test_another_search_is_refused_and_more_trials_are_not(gentrain: Command, se
         "tune.metric=valid/mse": "tune.metric (valid/bits_per_dim -> valid/mse)",
         "train.max_steps=8": "train.max_steps (6 -> 8)",
         "model.beta=0.5": "model.beta (1.0 -> 0.5)",
+        "train.frechet_samples=100": "train.frechet_samples (None -> 100)",
         "tune.store=sqlite": "tune.store (journal -> sqlite)",
     }.items():
         done = gentrain(*search, change)
@@ -322,6 +326,47 @@ def test_another_search_is_refused_and_more_trials_are_not(gentrain: Command, se
     assert len(rows()) == 2
     shown = gentrain(*search, "tune.trials=0")
     assert shown.status == 0 and "step " not in shown.out and "2 finished" in shown.out
+
+
+def test_other_pictures_are_no_trials_of_this_study(
+    gentrain: Command, search: list[str], pictures: Path
+) -> None:
+    shutil.copytree(pictures, "mine")
+    command = [*search, "tune.pruner=none", "tune.sampler=random"]
+    assert gentrain(*command, "data.root=mine", "tune.trials=1").status == 0
+    Path("mine").rename("moved")
+    assert gentrain(*command, "data.root=moved", "tune.trials=2").status == 0, "the same ones elsewhere"
+    next(Path("moved").glob("*.png")).unlink()
+    done = gentrain(*command, "data.root=moved", "tune.trials=3")
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "the pictures of data=folder are not those of the study in study" in done.err
+    assert len(rows()) == 2
+
+
+def test_a_full_disk_is_one_sentence_and_the_search_goes_on(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    command = [*search, "tune.trials=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("gentrain.tuning.report.write_atomically", full)
+        done = gentrain(*command)
+    assert (done.status, done.err.count("\n")) == (1, 1), done.err
+    assert "no space left to write study/trials.csv" in done.err
+    assert gentrain(*command).status == 0
+    assert [len(sessions(row)) for row in rows()] == [1]
+
+
+def test_half_a_line_of_another_process_is_joined_to_nothing(tmp_path: Path) -> None:
+    """What it leaves in the journal when its disk is full, while this process goes on."""
+    file = tmp_path / "study.journal"
+    study = optuna.create_study(storage=_open(file), study_name="a")
+    with file.open("ab") as opened:
+        opened.write(b'{"op_code": 5, "worker_')
+    study.ask()
+    assert len(optuna.load_study(storage=_open(file), study_name="a").trials) == 1
 
 
 KILLED = """

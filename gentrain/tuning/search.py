@@ -25,7 +25,14 @@ from gentrain.tuning.space import GROUPS, Choices, Scalar, Space
 FILE = "tune.yaml"
 FORMAT = 1
 # Of what a resumed run may change, these would make the figures of trials incomparable.
-NOT_BETWEEN_TRIALS = ("train.max_steps", "train.eval_every_steps", "optimizer.lr")
+NOT_BETWEEN_TRIALS = (
+    "train.max_steps",
+    "train.eval_every_steps",
+    "train.frechet_samples",
+    "train.on_alarm",
+    "train.max_rollbacks",
+    "optimizer.lr",
+)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ killed process are gone with it, while Optuna's own lock files stand for 30 seco
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from gentrain.tuning.search import Search, Settings, check_directory
 from gentrain.tuning.space import Choices, Scalar
 
 NAME = "study"
+PICTURES = "data_fingerprint"  # of the study's attributes
 FILES = {"journal": "study.journal", "sqlite": "study.sqlite"}
 SQLITE_PATIENCE_S = 60  # to wait for another process's transaction
 
@@ -63,6 +65,19 @@ class Store:
             )
             if not (search.directory / "tune.yaml").is_file():
                 search.record()
+
+    def check_pictures(self, fingerprint: str) -> None:
+        """Raise UserError if the study's trials are measured on other pictures."""
+        with self.alone():
+            known = self.study.user_attrs.get(PICTURES)
+            if known is None:
+                self.study.set_user_attr(PICTURES, fingerprint)
+            elif known != fingerprint:
+                name = self.search.config["data"]["name"]
+                raise UserError(
+                    f"the pictures of data={name} are not those of the study in {self.search.directory}, so "
+                    "figures cannot be compared; choose another tune.name or tune.dir for a new one"
+                )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -158,29 +173,32 @@ def _open(file: Path) -> BaseStorage:
     """The store, made if there is none. For who holds the study's lock."""
     if file.suffix == ".sqlite":
         return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE_S}})
-    backend = JournalFileBackend(str(file), _KernelLock(file))  # type: ignore[arg-type]
-    with filelock.FileLock(f"{file}.lock"):
-        _cut_off_half_a_line(file)
-    return JournalStorage(backend)
+    return JournalStorage(JournalFileBackend(str(file), _KernelLock(file)))  # type: ignore[arg-type]
 
 
 def _cut_off_half_a_line(file: Path) -> None:
     """What a full disk or a power cut leaves at the end would join the next line to it."""
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with file.open("r+b") as opened:
-            opened.truncate(whole)
+    with file.open("r+b") as opened:
+        end = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, end - 1))
+        if opened.read() not in (b"", b"\n"):
+            opened.seek(0)
+            opened.truncate(opened.read().rfind(b"\n") + 1)
 
 
 class _KernelLock:
-    """What Optuna asks of a lock, on filelock: nobody has to guess whether its owner still lives."""
+    """What Optuna asks of a lock, on filelock: nobody has to guess whether its owner still lives.
+
+    Taken for each writing, and then the file ends with a whole line.
+    """
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         self._lock = filelock.FileLock(f"{file}.lock")
 
     def acquire(self) -> bool:
         self._lock.acquire()
+        _cut_off_half_a_line(self._file)
         return True
 
     def release(self) -> None:
