@@ -16,14 +16,17 @@ import subprocess
 import sys
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from conftest import Command
 from families import FAMILIES, assert_same_run, newest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
 
 from gentrain.cli import CONFIG_DIR, check_jobs
 from gentrain.errors import UserError
@@ -32,7 +35,7 @@ from gentrain.rundir import RunDir
 from gentrain.seeding import derive
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries
-from gentrain.tuning.store import _open
+from gentrain.tuning.store import _open, _pruner
 
 STUDY = Path("study")
 
@@ -254,6 +257,25 @@ def test_the_page_and_the_comparison(gentrain: Command, search: list[str]) -> No
     compared = json.loads(Path("compare/compare.json").read_text())["runs"]
     assert sorted(run["status"] for run in compared) == sorted(row["state"] for row in rows())
     assert all(run["problems"] == [] for run in compared)
+
+
+def test_halving_lets_one_in_so_many_go_on_from_the_first_evaluation() -> None:
+    """Worked out by hand: of those who have come so far the best third goes on, the best of fewer than six."""
+    settings = SimpleNamespace(pruner="halving", prune_after_steps=0, reduction_factor=3)
+    config = {"train": {"eval_every_steps": 500}}
+    pruner = _pruner(SimpleNamespace(settings=settings, config=config))  # type: ignore[arg-type]
+    trials = optuna.create_study(pruner=pruner)
+    seen: list[float] = []
+    let_pass = 0
+    for value in np.random.default_rng(0).permutation(60).tolist():
+        trial = trials.ask()
+        trial.report(value, 500)
+        seen.append(value)
+        passes = value <= sorted(seen)[max(0, len(seen) // 3 - 1)]
+        assert trial.should_prune() == (not passes)
+        let_pass += passes
+        trials.tell(trial, state=TrialState.COMPLETE if passes else TrialState.PRUNED, values=value if passes else None)
+    assert let_pass >= 12, "a third, and not only those that were the best of all"
 
 
 def test_a_failing_trial_is_recorded_and_the_search_goes_on(gentrain: Command, search: list[str]) -> None:

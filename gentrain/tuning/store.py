@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from gentrain.errors import UserError
 from gentrain.seeding import derive
-from gentrain.tuning.search import Search, Settings, check_directory
+from gentrain.tuning.search import Search, check_directory
 from gentrain.tuning.space import Choices, Scalar
 
 NAME = "study"
@@ -58,7 +58,7 @@ class Store:
             self.study = optuna.create_study(
                 storage=self._storage,
                 sampler=RandomSampler(),  # for all but asking, where it has no say
-                pruner=_pruner(search.settings),
+                pruner=_pruner(search),
                 study_name=NAME,
                 direction=search.settings.direction,
                 load_if_exists=True,
@@ -216,10 +216,12 @@ def _sampler(search: Search, number: int) -> BaseSampler:
     return TPESampler(n_startup_trials=settings.startup_trials, seed=seed, constant_liar=True)
 
 
-def _pruner(settings: Settings) -> BasePruner:
+def _pruner(search: Search) -> BasePruner:
+    settings = search.settings
     if settings.pruner == "median":
         return MedianPruner(settings.prune_after_trials, settings.prune_after_steps)
     if settings.pruner == "halving":
-        first = max(1, settings.prune_after_steps)
+        # Rungs before the first evaluation would all be climbed in it, each with one in so many left.
+        first = max(settings.prune_after_steps, search.config["train"]["eval_every_steps"] or 1)
         return SuccessiveHalvingPruner(first, settings.reduction_factor)
     return NopPruner()
