@@ -113,6 +113,16 @@ def test_what_a_job_is(tmp_path: Path) -> None:
     assert digest(identity(config, [])) != digest(identity(longer, []))
 
 
+def test_a_job_is_the_same_while_its_pictures_are_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    away = identity({"data": {"root": "pictures", "repo": "someone/faces"}}, [])
+    Path("pictures").mkdir()
+    there = identity({"data": {"root": "pictures", "repo": "someone/faces"}}, [])
+    assert away == there == {"data.root": str(tmp_path / "pictures"), "data.repo": "someone/faces"}
+
+
 def test_the_folder_is_that_of_the_jobs_in_any_order() -> None:
     one = sweep_folder(None, ["optimizer.lr", "seed"], ["b", "a"])
     assert one == sweep_folder(None, ["optimizer.lr", "seed"], ["a", "b"])
@@ -133,6 +143,9 @@ MISTAKES = {
     "no SLURM": (["-m", "seed=1,2", "hydra/launcher=slurm"], "finds no srun here"),
     "a launcher's typo": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.njobs=2"], "njobs"),
     "an unknown launcher": (["-m", "seed=1,2", "hydra/launcher=paralel"], "paralel"),
+    "no job at a time": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0 is not possible; it must be how many jobs run at a time"),
+    "jobs in words": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.n_jobs=two"], "hydra.launcher.n_jobs=two is not possible"),
+    "a name too long": (["-m", "seed=1,2", f"sweep_dir={'x' * 300}"], "cannot be used: File name too long"),
     "two tasks, one run": (["-m", "task=train", "seed=1,2", "run_dir=x"], "two jobs of this sweep have run_dir=x"),
 }  # fmt: skip
 
@@ -145,13 +158,6 @@ def test_a_mistake_is_one_sentence(mistake: str, gentrain: Command) -> None:
     assert sentence in outcome.err
     assert outcome.err.count("\n") == 1, outcome.err
     assert list(Path.cwd().iterdir()) == []
-
-
-def test_torchrun_does_not_start_a_sweep(gentrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    outcome = gentrain("-m", "seed=1,2")
-    assert outcome.status == 2
-    assert "a sweep is one process" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -185,6 +191,18 @@ def test_an_extra_that_is_not_installed(
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1
     assert f"pip install '{extra}'" in outcome.err
+
+
+def test_a_preset_for_sweeps_may_name_their_folder(gentrain: Command, tmp_path: Path) -> None:
+    """Each job in a process of its own is a command that composes the preset, too."""
+    preset = tmp_path / "mine/experiment/wide.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\nsweep_dir: wide\n")
+    mine = str(tmp_path / "mine")
+    sweep = cli.check_jobs(["experiment=wide", "seed=1,2"], multirun=True, config_dir=mine)
+    assert sweep is not None and sweep.folder == Path("wide")
+    for job in sweep.jobs:
+        assert cli.check_jobs([*job.overrides, "hydra.mode=RUN"], multirun=False, config_dir=mine) is None
 
 
 def test_starts_without_launchers(tmp_path: Path) -> None:

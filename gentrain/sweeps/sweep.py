@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gentrain.errors import Interrupted, RunFailed, UserError
+from gentrain.files import expanded
 from gentrain.signals import StopRequest
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, in_a_process, in_this_process, stop_file, under_submitit
@@ -54,11 +55,6 @@ def plan_sweep(
     all others that are the same for every job; `launcher` is composed of them.
     """
     _check_launcher(launcher)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "a sweep is one process, not several of torchrun's; give each of its jobs several processes with "
-            "hydra/launcher=slurm_nodes, or start the jobs one by one"
-        )
     codes = [digest(identity(config, varied)) for _, config in jobs]
     folder = sweep_folder(jobs[0][1]["sweep_dir"], varied, codes)
     made: list[Job] = []
@@ -93,19 +89,25 @@ def _directory(config: Mapping[str, Any], folder: Path, name: str, code: str) ->
     if config["task"] != "train":
         return None, False
     if config["run_dir"] is not None:
-        return Path(config["run_dir"]), False
+        return expanded(config["run_dir"]), False
     if config["resume"] is not None and not config["resume"].endswith(".pt"):
-        return Path(config["resume"]), False
+        return expanded(config["resume"]), False
     return job_directory(folder, name, code), True
 
 
 def _check_launcher(launcher: Mapping[str, Any]) -> None:
-    """UserError if what it needs is not installed."""
+    """UserError if what it needs is not installed, or it would run no jobs."""
     package = ".".join(str(launcher["_target_"]).split(".")[:2])
     if package in EXTRAS and not _installed(package):
         raise UserError(f"this launcher needs {package.partition('.')[2]}: {EXTRAS[package]}")
     if str(launcher["_target_"]).endswith("SlurmLauncher") and shutil.which("srun") is None:
         raise UserError("hydra/launcher=slurm finds no srun here; start the command where SLURM is")
+    at_once = launcher.get("n_jobs", 1)
+    if type(at_once) is not int or at_once == 0:
+        raise UserError(
+            f"hydra.launcher.n_jobs={at_once} is not possible; it must be how many jobs run at a time, "
+            "or -1 for as many as there are processors"
+        )
 
 
 def _installed(package: str) -> bool:
@@ -193,7 +195,7 @@ def _threads(launcher: Mapping[str, Any], jobs: int) -> dict[str, str]:
     if "OMP_NUM_THREADS" in os.environ or "n_jobs" not in launcher:
         return {}
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = int(launcher["n_jobs"])
+    asked = launcher["n_jobs"]
     at_once = min(jobs, asked if asked > 0 else max(1, processors + 1 + asked))
     share = max(1, processors // at_once)
     print(
