@@ -99,6 +99,7 @@ MISTAKES = {
     "searched and given": (["optimizer.lr=0.1"], "optimizer.lr=0.1 has no effect: optimizer.lr is searched"),
     "chosen on training": (["tune.metric=train/loss"], "must be a figure of the validation split"),
     "an endless grid": (["tune.sampler=grid"], "tune.sampler=grid cannot count tune.space.optimizer.lr"),
+    "a grid that fills the memory": (["tune.sampler=grid", "tune.space.optimizer.lr=null", "tune.space.seed={low: 1, high: 2000000000}"], "tune.sampler=grid has 2000000000 combinations, and at most 10000"),
     "a run of its own": (["run_dir=x"], "run_dir=x has no meaning for task=tune"),
     "name and folder": (["tune.name=x"], "give either tune.name or tune.dir"),
     "an unsafe name": (["tune.dir=null", "tune.name=../x"], "tune.name=../x must be letters, digits"),
@@ -140,11 +141,13 @@ def test_entries_may_be_nested_and_later_ones_win() -> None:
 
 
 def test_a_range_counts_its_values() -> None:
-    assert Range(16, 48, True, step=8).values == [16, 24, 32, 40, 48]
-    assert Range(1, 4, True).values == [1, 2, 3, 4]
-    assert Range(0.1, 0.3, False, step=0.1).values == pytest.approx([0.1, 0.2, 0.3])
-    assert Range(0.1, 0.3, False).values is None
-    assert Range(1, 64, True, log=True).values is None
+    assert Range(16, 48, True, step=8).first(9) == [16, 24, 32, 40, 48]
+    assert Range(1, 4, True).first(9) == [1, 2, 3, 4]
+    assert Range(0.1, 0.3, False, step=0.1).first(9) == pytest.approx([0.1, 0.2, 0.3])
+    assert Range(0, 2**62, True).first(2) == [0, 1], "no list of all of them"
+    assert Range(0.1, 0.3, False).count is None
+    assert Range(1, 64, True, log=True).count is None
+    assert Range(1, 64, True, log=True).first(9) == []
     assert Choices({"[8, 4]": [8, 4]}).ends == [[8, 4]]
 
 

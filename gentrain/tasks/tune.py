@@ -25,12 +25,13 @@ from gentrain.tuning.search import (
     Settings,
     base_of,
     check_directory,
+    combinations,
     directory_of,
     headline,
     training_config,
     typed,
 )  # fmt: skip
-from gentrain.tuning.space import GROUPS, Space, entries, groups_of, read_space
+from gentrain.tuning.space import GROUPS, MOST, Space, entries, groups_of, read_space
 
 SECTIONS = train.SECTIONS
 
@@ -85,10 +86,15 @@ def search_of(config: Mapping[str, Any], overrides: list[str]) -> Search:
             "valid/..., as in metrics.jsonl"
         )
     for key, values in space.items():
-        if settings.sampler == "grid" and values.values is None:
+        if settings.sampler == "grid" and values.count is None:
             raise UserError(
                 f"tune.sampler=grid cannot count tune.space.{key}: give choices, or a step without log"
             )
+    if settings.sampler == "grid" and combinations(space) > MOST:
+        raise UserError(
+            f"tune.sampler=grid has {combinations(space)} combinations, and at most {MOST} can be listed; "
+            "give larger steps or fewer choices"
+        )
     return Search(settings, space, metric, directory_of(settings, config), base, composed)
 
 

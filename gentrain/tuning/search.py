@@ -6,6 +6,7 @@ metric or other settings is told how they differ.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,11 +71,8 @@ class Search:
     @property
     def trials(self) -> int:
         """How many there shall be; a grid has no more than it has combinations."""
-        size = 1
         if self.settings.sampler == "grid":
-            for values in self.space.values():
-                size *= len(values.values or [])
-            return min(self.settings.trials, size)
+            return min(self.settings.trials, combinations(self.space))
         return self.settings.trials
 
     def values_of(self, params: Mapping[str, Scalar]) -> dict[str, Any]:
@@ -116,6 +114,11 @@ class Search:
     def record(self) -> None:
         content = yaml.safe_dump({"format": FORMAT, **self.identity}, sort_keys=False)
         write_atomically(self.directory / FILE, content.encode())
+
+
+def combinations(space: Space) -> int:
+    """Of a grid: of ranges and choices that can all be counted."""
+    return math.prod(values.count or 0 for values in space.values())
 
 
 def training_config(overrides: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial
 from gentrain.errors import UserError
 from gentrain.seeding import derive
 from gentrain.tuning.search import Search, check_directory
-from gentrain.tuning.space import Choices, Scalar
+from gentrain.tuning.space import MOST, Choices, Scalar
 
 NAME = "study"
 PICTURES = "data_fingerprint"  # of the study's attributes
@@ -155,7 +155,7 @@ class Store:
             trial = Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
         for key, values in self.search.space.items():
             if isinstance(values, Choices):
-                trial.suggest_categorical(key, values.values)
+                trial.suggest_categorical(key, list(values.by_label))
             elif values.whole:
                 step = 1 if values.step is None else int(values.step)
                 trial.suggest_int(key, int(values.low), int(values.high), step=step, log=values.log)
@@ -209,7 +209,7 @@ def _sampler(search: Search, number: int) -> BaseSampler:
     settings, seed = search.settings, derive(search.settings.seed, "tune", number) % 2**32
     if settings.sampler == "grid":
         # One shuffled list, the same for all: trial n takes its nth combination.
-        grid = {key: values.values or [] for key, values in search.space.items()}
+        grid = {key: values.first(MOST) for key, values in search.space.items()}
         return GridSampler(grid, seed=settings.seed % 2**32)
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
