@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
@@ -214,7 +215,9 @@ def _search_path(overrides: list[str], config_dir: str | None) -> list[str]:
         return []
     if any(override.startswith("hydra.searchpath") for override in overrides):
         raise UserError("give either --config-dir or hydra.searchpath, not both")
-    return [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
+    from gentrain.sweeps.naming import quoted
+
+    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
 
 
 def _refuse_processes(task: str, multirun: bool) -> None:
@@ -285,7 +288,9 @@ def _choices(
 
     And those that all jobs have, as they are composed, and Hydra's own node of these.
     """
-    parser = OverridesParser.create()
+    engine = GlobalHydra.instance().hydra
+    assert engine is not None
+    parser = OverridesParser.create(engine.config_loader)  # which glob(...) asks for the choices of a group
     parsed = parser.parse_overrides(overrides)
     same = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
     fixed = [_lenient(override, groups) for override in same] + search
@@ -299,6 +304,8 @@ def _choices(
         key = override.get_key_element()
         if override.is_discrete_sweep():
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise UserError(f"{override.input_line} is no list of values; list them, or search with task=tune")
         else:
             choices[key] = [override.input_line or ""]
     return choices, fixed, own

@@ -142,6 +142,7 @@ MISTAKES = {
     "hydra's own folder": (["-m", "seed=1,2", "hydra.sweep.dir=x"], "name the folder of a sweep with sweep_dir="),
     "no SLURM": (["-m", "seed=1,2", "hydra/launcher=slurm"], "finds no srun here"),
     "a launcher's typo": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.njobs=2"], "njobs"),
+    "no end of values": (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "is no list of values; list them, or search with task=tune"),
     "an unknown launcher": (["-m", "seed=1,2", "hydra/launcher=paralel"], "paralel"),
     "no job at a time": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0 is not possible; it must be how many jobs run at a time"),
     "jobs in words": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.n_jobs=two"], "hydra.launcher.n_jobs=two is not possible"),
@@ -195,14 +196,20 @@ def test_an_extra_that_is_not_installed(
 
 def test_a_preset_for_sweeps_may_name_their_folder(gentrain: Command, tmp_path: Path) -> None:
     """Each job in a process of its own is a command that composes the preset, too."""
-    preset = tmp_path / "mine/experiment/wide.yaml"
+    preset = tmp_path / "it's mine/experiment/wide.yaml"
     preset.parent.mkdir(parents=True)
     preset.write_text("# @package _global_\nsweep_dir: wide\n")
-    mine = str(tmp_path / "mine")
+    mine = str(tmp_path / "it's mine")
     sweep = cli.check_jobs(["experiment=wide", "seed=1,2"], multirun=True, config_dir=mine)
     assert sweep is not None and sweep.folder == Path("wide")
     for job in sweep.jobs:
         assert cli.check_jobs([*job.overrides, "hydra.mode=RUN"], multirun=False, config_dir=mine) is None
+
+
+def test_a_glob_is_every_choice_that_fits() -> None:
+    sweep = cli.check_jobs(["model=glob(p*)"], multirun=True, config_dir=None)
+    assert sweep is not None
+    assert [job.settings["model"] for job in sweep.jobs] == ["pixelcnn", "pixelrnn"]
 
 
 def test_starts_without_launchers(tmp_path: Path) -> None:

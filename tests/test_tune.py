@@ -166,6 +166,7 @@ def test_a_range_counts_its_values() -> None:
         "true",
         "1e-3",
         "it's",
+        "end\\",
         "a b",
         "null",
         [8, 4],

@@ -226,4 +226,8 @@ def _with_hydra(
             launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
         except RuntimeError as error:  # a worker of joblib's or a job of SLURM's is gone
             reason = " ".join(str(error).split())[:300]
-            raise RunFailed(f"the launcher has lost a process: {reason}; the same command goes on") from error
+            queued = str(sweep.launcher["_target_"]).startswith(SUBMITIT)
+            others = "; the other jobs in the queue go on" if queued else ""
+            raise RunFailed(
+                f"the launcher has lost a process: {reason}{others}; the same command goes on"
+            ) from error

@@ -21,6 +21,7 @@ from gentrain.errors import UserError
 from gentrain.files import expanded, write_atomically
 from gentrain.ranges import AtLeast
 from gentrain.registry import MODELS
+from gentrain.sweeps.naming import quoted
 from gentrain.tuning.space import GROUPS, Choices, Scalar, Space
 
 FILE = "tune.yaml"
@@ -142,7 +143,7 @@ def _in_hydra(value: Any) -> str:
         return f"[{','.join(map(_in_hydra, value))}]"
     if isinstance(value, str) and re.fullmatch(r"[a-z]\w*", value) and yaml.safe_load(value) == value:
         return value
-    return "'" + str(value).replace("'", "\\'") + "'"
+    return quoted(value)
 
 
 def base_of(overrides: list[str], searched: Mapping[str, Any]) -> tuple[str, ...]:
