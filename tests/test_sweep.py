@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import filelock
@@ -22,9 +23,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gentrain import checkpoint, cli
 from gentrain.comparison.comparison import collect
+from gentrain.rundir import RunDir
 from gentrain.sweeps import state as states
+from gentrain.sweeps.jobs import Launch
 from gentrain.sweeps.naming import Job, digest, identity, job_name, quoted, readable, sweep_folder
-from gentrain.sweeps.sweep import _threads
+from gentrain.sweeps.sweep import Sweep, _launch, _threads
 
 VAE = FAMILIES["vae"]
 
@@ -212,14 +215,15 @@ def test_a_glob_is_every_choice_that_fits() -> None:
     assert [job.settings["model"] for job in sweep.jobs] == ["pixelcnn", "pixelrnn"]
 
 
-def test_starts_without_launchers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_starts_without_launchers(flag: str, tmp_path: Path) -> None:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print(sorted({'joblib', 'submitit', 'ray', 'torch'} & set(sys.modules))))\n"
         "from gentrain.cli import main\nmain()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", code, flag], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -369,6 +373,14 @@ def test_a_job_that_another_process_runs_is_left_to_it(gentrain: Command, tiny: 
     assert [row["status"] for row in rows()] == ["running", "finished"]
 
 
+def test_a_look_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
+    """Who asks whether a directory is locked has its lock for a moment."""
+    look = filelock.FileLock(tmp_path / ".lock", thread_local=False)
+    look.acquire()
+    Timer(0.05, look.release).start()
+    RunDir(tmp_path).lock()
+
+
 def test_what_has_failed_before_it_could_go_on_keeps_what_it_had(tmp_path: Path) -> None:
     """Only a run that has failed itself begins anew; one whose pictures were away goes on."""
     job = Job("seed-1-0123456789abcdef", (), {"seed": "1"}, tmp_path / "seed-1-0123456789abcdef", True)
@@ -421,6 +433,23 @@ def test_jobs_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _threads({"n_jobs": asked}, jobs)["OMP_NUM_THREADS"] == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert _threads({"n_jobs": 2}, 8) == {}, "the user has said how many"
+
+
+def test_what_is_left_of_a_sweep_has_the_threads_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's bits depend on them: one that goes on alone must not take all processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    launched: list[Launch] = []
+    monkeypatch.setattr(
+        "gentrain.sweeps.sweep._with_hydra", lambda _sweep, _jobs, carry_out, _: launched.append(*carry_out.args)
+    )
+    jobs = tuple(Job(f"seed-{n}", (), {"seed": str(n)}, tmp_path / str(n), True) for n in range(4))
+    launcher = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
+    for left in (jobs, jobs[3:]):
+        _launch(Sweep(tmp_path, jobs, (), (), launcher), left, lambda _: None, "")
+    assert [launch.environment["OMP_NUM_THREADS"] for launch in launched] == ["4", "4"]
 
 
 # The run with seed 1 is killed in step 4; that with seed 2 tells the sweep's process (SWEEP) to stop in step 3.

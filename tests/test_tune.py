@@ -29,7 +29,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from gentrain.cli import CONFIG_DIR, check_jobs
-from gentrain.errors import UserError
+from gentrain.errors import Busy, UserError
 from gentrain.learners.minimize import Minimize
 from gentrain.rundir import RunDir
 from gentrain.seeding import derive
@@ -383,6 +383,21 @@ def test_a_full_disk_is_one_sentence_and_the_search_goes_on(
     assert "no space left to write study/trials.csv" in done.err
     assert gentrain(*command).status == 0
     assert [len(sessions(row)) for row in rows()] == [1]
+
+
+def test_a_trial_that_a_person_has_just_resumed_has_not_failed(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> None:
+        raise Busy("another process is running in it")
+
+    command = [*search, "tune.trials=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("gentrain.tasks.train.run", busy)
+        done = gentrain(*command)
+    assert (done.status, done.err) == (2, "gentrain: another process is running in it\n")
+    assert gentrain(*command).status == 0
+    assert [row["state"] for row in rows()] == ["finished"]
 
 
 def test_half_a_line_of_another_process_is_joined_to_nothing(tmp_path: Path) -> None:

@@ -184,14 +184,17 @@ def _launch(sweep: Sweep, jobs: Sequence[Job], run: Callable[[DictConfig], None]
         stop = held.enter_context(stop_file())
         request = held.enter_context(StopRequest("jobs finish their step and save", stop.touch))
         request.graceful = True
-        launch = Launch(sweep.folder, tuple(jobs), flags, stop, _threads(sweep.launcher, len(jobs)))
+        launch = Launch(sweep.folder, tuple(jobs), flags, stop, _threads(sweep.launcher, len(sweep.jobs)))
         _with_hydra(sweep, jobs, partial(in_a_process, launch), config_dir)
         if request.requested:
             raise Interrupted(request.exit_status)
 
 
 def _threads(launcher: Mapping[str, Any], jobs: int) -> dict[str, str]:
-    """Environment variables that give each of the jobs that run at once its share of the processors."""
+    """Environment variables that give each of the jobs that run at once its share of the processors.
+
+    `jobs`: of the whole sweep, not only those that are left: what goes on needs the threads it had for equal bits.
+    """
     if "OMP_NUM_THREADS" in os.environ or "n_jobs" not in launcher:
         return {}
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -199,7 +202,7 @@ def _threads(launcher: Mapping[str, Any], jobs: int) -> dict[str, str]:
     at_once = min(jobs, asked if asked > 0 else max(1, processors + 1 + asked))
     share = max(1, processors // at_once)
     print(
-        f"{at_once} jobs at a time on {processors} processors, each with {share} threads "
+        f"at most {at_once} jobs at a time on {processors} processors, each with {share} threads "
         "unless device.threads is set"
     )
     return {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
