@@ -25,7 +25,7 @@ from gentrain import checkpoint, cli
 from gentrain.comparison.comparison import collect
 from gentrain.rundir import RunDir
 from gentrain.sweeps import state as states
-from gentrain.sweeps.jobs import Launch
+from gentrain.sweeps.jobs import Launch, _why
 from gentrain.sweeps.naming import Job, digest, identity, job_name, quoted, readable, sweep_folder
 from gentrain.sweeps.sweep import Sweep, _launch, _threads
 
@@ -233,7 +233,6 @@ def in_a_fork(arguments: list[str], number: int, at_step: int, what: signal.Sign
 
     def child() -> None:
         from gentrain.learners.minimize import Minimize
-        from gentrain.sweeps.jobs import Launch
 
         original, current, jobs = Minimize.train_step, Launch.current, []
 
@@ -340,6 +339,33 @@ def test_a_job_that_found_the_disk_full_goes_on(
     assert gentrain(*command).status == 0
     assert [starts(row["run"]) for row in rows()] == [[0, 2], [0]]
     assert rows()[0]["earlier_attempts"] == []
+
+
+def test_what_cannot_be_noted_stops_nothing(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    for module in ("state", "report"):
+        monkeypatch.setattr(f"gentrain.sweeps.{module}.write_atomically", full)
+    done = gentrain("-m", *tiny, *VAE, "train.max_steps=1", "seed=1,2", "sweep_dir=sweep")
+    assert (done.status, "2 of 2 jobs finished" in done.out) == (0, True), done.err
+    assert "gentrain: no space left to write sweep/sweep.json" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_why_a_job_failed_is_said_by_its_last_session(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("gentrain: training diverged at step 5\n")
+    with (tmp_path / "log").open("ab") as log:
+        before = log.tell()
+        log.write(b"Traceback (most recent call last):\nValueError: our bug\n")
+        log.flush()
+        assert _why(1, log, before) == "ValueError: our bug"
+        log.write(b"gentrain: out of memory\nand more\n")
+        log.flush()
+        assert _why(1, log, before) == "out of memory"
+        assert _why(-9, log, before) == "killed by SIGKILL"
 
 
 def test_ctrl_c_saves_the_running_job_and_the_same_command_goes_on(
