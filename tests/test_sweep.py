@@ -431,6 +431,10 @@ def test_what_has_failed_before_it_could_go_on_keeps_what_it_had(tmp_path: Path)
     assert json.loads((put / "job.json").read_text())["error"] == "no pictures"
     assert states.read_state(tmp_path, job).status == "not started"
     assert states.earlier(tmp_path, job) == [put]
+    put.rename(put.with_suffix(".2"))  # as if of two earlier attempts the first had been deleted
+    run.mkdir()
+    (run / "result.json").write_text('{"status": "failed", "step": 1, "metrics": {}}')
+    assert states.set_aside(tmp_path, job) == put.with_suffix(".3")
 
 
 def test_tasks_on_runs_sweep_as_before(gentrain: Command, tiny: list[str]) -> None:

@@ -114,7 +114,8 @@ def set_aside(folder: Path, job: Job) -> Path | None:
         with filelock.FileLock(job.directory / ".lock", timeout=0):
             if _read(job.directory / "result.json").get("status") != FAILED:
                 return None
-            target = folder / EARLIER / f"{job.name}.{len(earlier(folder, job)) + 1}"
+            number = max((int(path.suffix[1:]) for path in earlier(folder, job)), default=0) + 1
+            target = folder / EARLIER / f"{job.name}.{number}"
             target.parent.mkdir(exist_ok=True)
             job.directory.rename(target)
     except (filelock.Timeout, FileNotFoundError):
