@@ -473,6 +473,19 @@ class Killed(BaseException):
     """Stands for SIGKILL where only what is on disk matters: nothing catches it."""
 
 
+def test_killed_while_the_study_is_made(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("gentrain.tuning.store.optuna.create_study", die)
+        gentrain(*search)
+    assert gentrain(*search, "tune.trials=1").status == 0
+    assert [row["state"] for row in rows()] == ["finished"]
+
+
 def test_killed_between_the_end_of_a_run_and_the_study(
     gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from gentrain.errors import UserError
 from gentrain.seeding import derive
-from gentrain.tuning.search import Search, check_directory
+from gentrain.tuning.search import FILE, Search, check_directory
 from gentrain.tuning.space import MOST, Choices, Scalar
 
 NAME = "study"
@@ -54,6 +54,8 @@ class Store:
         self._lock = filelock.FileLock(search.directory / ".lock")
         with self.alone():
             check_directory(search)  # once more: another process may just have made it
+            if not (search.directory / FILE).is_file():
+                search.record()  # first: a folder without it is no study, whatever a killed process has left there
             self._storage = _open(search.directory / FILES[search.settings.store])
             self.study = optuna.create_study(
                 storage=self._storage,
@@ -63,8 +65,6 @@ class Store:
                 direction=search.settings.direction,
                 load_if_exists=True,
             )
-            if not (search.directory / "tune.yaml").is_file():
-                search.record()
 
     def check_pictures(self, fingerprint: str) -> None:
         """Raise UserError if the study's trials are measured on other pictures."""
