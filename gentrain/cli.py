@@ -305,7 +305,9 @@ def _choices(
         if override.is_discrete_sweep():
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif override.is_sweep_override():
-            raise UserError(f"{override.input_line} is no list of values; list them, or search with task=tune")
+            raise UserError(
+                f"{override.input_line} is no list of values; list them, or search with task=tune"
+            )
         else:
             choices[key] = [override.input_line or ""]
     return choices, fixed, own

@@ -49,7 +49,7 @@ def _under(key: str, names: tuple[str, ...]) -> bool:
 
 
 def _absolute(key: str, value: str) -> str:
-    """A path that depends neither on the folder in which the command is typed nor on whether it is there now."""
+    """A path as it is from everywhere, whether it is there now or not; other text as it is."""
     if key in _PATHS or (key == "data.repo" and expanded(value).is_dir()):  # or a name on the Hub
         return str(expanded(value).resolve())
     return value

@@ -55,7 +55,7 @@ class Store:
         with self.alone():
             check_directory(search)  # once more: another process may just have made it
             if not (search.directory / FILE).is_file():
-                search.record()  # first: a folder without it is no study, whatever a killed process has left there
+                search.record()  # first: a folder without it is no study, whatever was left in it
             self._storage = _open(search.directory / FILES[search.settings.store])
             self.study = optuna.create_study(
                 storage=self._storage,

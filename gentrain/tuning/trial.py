@@ -58,8 +58,8 @@ class Judge:
 def carry_out(search: Search, store: Store, trial: Trial) -> None:
     """Train a trial, on from where it stands, and tell the study how it ended.
 
-    Raises Interrupted if the user stopped it, RunFailed if the disk is full, NoSuchFigure, Busy: then the trial
-    is left to be gone on with.
+    Raises Interrupted if the user stopped it, RunFailed if the disk is full, NoSuchFigure or Busy: then the
+    trial is left to be gone on with.
     """
     run_dir = store.run_dir(trial.number, trial.params)
     outcome = _ended(run_dir, search.metric) or _trained(search, trial, run_dir)
