@@ -193,7 +193,7 @@ def _launch(sweep: Sweep, jobs: Sequence[Job], run: Callable[[DictConfig], None]
 def _threads(launcher: Mapping[str, Any], jobs: int) -> dict[str, str]:
     """Environment variables that give each of the jobs that run at once its share of the processors.
 
-    `jobs`: of the whole sweep, not only those that are left: what goes on has the threads it had, and its bits.
+    `jobs`: of the whole sweep, not only those left: what goes on has the threads that it had, and its bits.
     """
     if "OMP_NUM_THREADS" in os.environ or "n_jobs" not in launcher:
         return {}
