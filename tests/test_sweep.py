@@ -450,6 +450,7 @@ def test_tasks_on_runs_sweep_as_before(gentrain: Command, tiny: list[str]) -> No
     longer = gentrain("-m", "resume=a,b", "train.max_steps=2", "sweep_dir=more")
     assert longer.status == 0, longer.err
     assert [(row["run"], row["step"]) for row in rows("more")] == [("a", 2), ("b", 2)]
+    assert json.loads(Path("more/sweep.json").read_text())["command"].startswith("gentrain -m resume=a,b ")
 
 
 # ---- side by side

@@ -37,7 +37,8 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
     with if_there_is_space(folder / FILE), filelock.FileLock(folder / ".sweep.lock"):
         others = {row["name"]: row for row in _rows(folder / FILE) if row["name"] not in rows}
         content = {
-            "command": shlex.join(["gentrain", *sys.argv[1:]]),
+            # The command puts ++ before what a run may have and the default config has not.
+            "command": shlex.join(["gentrain", *(typed.removeprefix("++") for typed in sys.argv[1:])]),
             "directory": str(Path.cwd()),
             "jobs": [*others.values(), *rows.values()],
         }

@@ -24,10 +24,9 @@ from gentrain.sweeps.naming import Job, digest, identity, job_directory, job_nam
 from gentrain.sweeps.report import print_table, write_report
 
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher."
-EXTRAS = {  # of launchers that are no part of Hydra: what to install
+EXTRAS = {  # of launchers whose configs are ours and whose code is not: what to install
     "hydra_plugins.hydra_joblib_launcher": "pip install 'gentrain[parallel]'",
     "hydra_plugins.hydra_submitit_launcher": "pip install 'gentrain[slurm]'",
-    "hydra_plugins.hydra_ray_launcher": "pip install hydra-ray-launcher",
 }
 
 
