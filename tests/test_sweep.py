@@ -222,9 +222,7 @@ def test_starts_without_launchers(flag: str, tmp_path: Path) -> None:
         "atexit.register(lambda: print(sorted({'joblib', 'submitit', 'ray', 'torch'} & set(sys.modules))))\n"
         "from gentrain.cli import main\nmain()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, flag], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -474,7 +472,8 @@ def test_what_is_left_of_a_sweep_has_the_threads_that_it_had(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     launched: list[Launch] = []
     monkeypatch.setattr(
-        "gentrain.sweeps.sweep._with_hydra", lambda _sweep, _jobs, carry_out, _: launched.append(*carry_out.args)
+        "gentrain.sweeps.sweep._with_hydra",
+        lambda _sweep, _jobs, carry_out, _: launched.append(*carry_out.args),
     )
     jobs = tuple(Job(f"seed-{n}", (), {"seed": str(n)}, tmp_path / str(n), True) for n in range(4))
     launcher = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}

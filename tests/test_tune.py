@@ -278,7 +278,11 @@ def test_halving_lets_one_in_so_many_go_on_from_the_first_evaluation() -> None:
         passes = value <= sorted(seen)[max(0, len(seen) // 3 - 1)]
         assert trial.should_prune() == (not passes)
         let_pass += passes
-        trials.tell(trial, state=TrialState.COMPLETE if passes else TrialState.PRUNED, values=value if passes else None)
+        trials.tell(
+            trial,
+            state=TrialState.COMPLETE if passes else TrialState.PRUNED,
+            values=value if passes else None,
+        )
     assert let_pass >= 12, "a third, and not only those that were the best of all"
 
 
