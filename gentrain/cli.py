@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
@@ -153,18 +154,18 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             composed.pop("hydra")
             config = plain(composed)
             check(config)
-            _refuse_processes(config["task"], multirun)
+            _refuse_processes(config["task"], own.mode == RunMode.MULTIRUN)
             _refuse_shared_directory(config, taken)
             jobs.append((job, config))
         typed = [(_of_the_run(job, config_dir), config) for job, config in jobs]
-        sweep = _sweep(typed, choices, own, [*_of_hydra(overrides), *search], fixed)
-        for number, (job, config) in enumerate(jobs):
-            if sweep is not None:
-                config = _as_it_will_run(config, sweep, number)
-            try:
+        try:
+            sweep = _sweep(typed, choices, own, [*_of_hydra(overrides), *search], fixed)
+            for number, (job, config) in enumerate(jobs):
+                if sweep is not None:
+                    config = _as_it_will_run(config, sweep, number)
                 _task(OmegaConf.create({"task": config["task"]})).check(config, job + search)
-            except OSError as error:  # a name too long, a folder that may not be read ...
-                raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
+        except OSError as error:  # a name too long, a folder that may not be read ...
+            raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
     return sweep
 
 
@@ -177,7 +178,8 @@ def _sweep(
 ) -> Sweep | None:
     """None for a single command, and for a foreign sweeper: it decides as it goes, and launches by itself."""
     if own.mode != RunMode.MULTIRUN:
-        if jobs[0][1]["sweep_dir"] is not None:
+        typed = [override.lstrip("+").partition("=")[0] for override in jobs[0][0]]
+        if "sweep_dir" in typed and jobs[0][1]["sweep_dir"] is not None:  # a preset for sweeps may have one
             raise UserError("sweep_dir= has no meaning here: it belongs to a sweep, gentrain -m ...")
         return None
     from gentrain.sweeps.sweep import plan_sweep
@@ -187,7 +189,7 @@ def _sweep(
     if any(override.lstrip("+~").startswith("hydra.sweep.") for override in of_hydra):
         raise UserError("hydra.sweep. is set by gentrain; name the folder of a sweep with sweep_dir=")
     varied = [key.lstrip("+~") for key, texts in choices.items() if len(texts) > 1]
-    launcher = OmegaConf.to_container(own.launcher, resolve=False)
+    launcher = OmegaConf.to_container(own.launcher, resolve=True)
     return plan_sweep(jobs, varied, of_hydra, fixed, launcher)  # type: ignore[arg-type]
 
 
@@ -213,14 +215,21 @@ def _search_path(overrides: list[str], config_dir: str | None) -> list[str]:
         return []
     if any(override.startswith("hydra.searchpath") for override in overrides):
         raise UserError("give either --config-dir or hydra.searchpath, not both")
-    return [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
+    from gentrain.sweeps.naming import quoted
+
+    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
 
 
 def _refuse_processes(task: str, multirun: bool) -> None:
     """What torchrun's processes cannot do together."""
-    if ranks.world_size() > 1 and (multirun or task != "train"):
-        what = "a sweep (-m)" if multirun else f"task={task}"
-        raise UserError(f"{what} is for one process; torchrun starts {ranks.world_size()}, which only train")
+    world = ranks.world_size()
+    if world > 1 and multirun:
+        raise UserError(
+            f"a sweep (-m) is for one process, and torchrun has started {world}; give each of its jobs "
+            "several with hydra/launcher=slurm_nodes, or start the jobs one by one"
+        )
+    if world > 1 and task != "train":
+        raise UserError(f"task={task} is for one process; torchrun starts {world}, which only train")
 
 
 def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]) -> None:
@@ -279,7 +288,9 @@ def _choices(
 
     And those that all jobs have, as they are composed, and Hydra's own node of these.
     """
-    parser = OverridesParser.create()
+    engine = GlobalHydra.instance().hydra
+    assert engine is not None
+    parser = OverridesParser.create(engine.config_loader)  # which glob(...) asks for the choices of a group
     parsed = parser.parse_overrides(overrides)
     same = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
     fixed = [_lenient(override, groups) for override in same] + search
@@ -293,6 +304,10 @@ def _choices(
         key = override.get_key_element()
         if override.is_discrete_sweep():
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise UserError(
+                f"{override.input_line} is no list of values; list them, or search with task=tune"
+            )
         else:
             choices[key] = [override.input_line or ""]
     return choices, fixed, own

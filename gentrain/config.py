@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -204,6 +205,10 @@ _PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 _PLUGIN_KEYS = ("hydra.launcher._target_", "hydra.sweeper._target_")
 _LOG_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _LOG_CLASSES = ("logging.StreamHandler", "logging.FileHandler")
+# Of a SLURM job: shell commands, and arguments of srun, which can name programs to run before and after it;
+# and options of sbatch that say where its Python looks for modules.
+_COMMANDS = ("setup", "teardown", "srun_args")
+_ENVIRONMENT = ("export", "export_file", "chdir")
 
 
 def refuse_code(config: Any, path: str = "") -> None:
@@ -222,9 +227,8 @@ def refuse_code(config: Any, path: str = "") -> None:
                 raise UserError(
                     f"{where}={value} is refused: log handlers may be {' or '.join(_LOG_CLASSES)}"
                 )
-            if where == "hydra.launcher.setup" and value:
-                raise UserError(f"{where} is refused: it would put commands into the script of a job")
             if where.startswith("hydra.launcher."):
+                _refuse_commands(where, str(key), value)
                 refuse_code(str(key), where)
             if where == "hydra.job.env_set" and value:
                 raise UserError(f"{where} is refused: set environment variables in your shell")
@@ -236,6 +240,16 @@ def refuse_code(config: Any, path: str = "") -> None:
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             refuse_code(value, f"{path}[{index}]")
+
+
+def _refuse_commands(where: str, key: str, value: Any) -> None:
+    """UserError for a setting of a launcher that would be carried out, or say what is."""
+    if key in _COMMANDS and value:
+        raise UserError(f"{where} is refused: it would put commands into the script of a job")
+    if ".additional_parameters." in where:
+        option = key.replace("-", "_")  # sbatch takes the beginning of an option for the whole
+        if not re.fullmatch(r"\w+", option) or any(name.startswith(option) for name in _ENVIRONMENT):
+            raise UserError(f"{where} is refused: set the environment and the folder of a job in your shell")
 
 
 # ---- what may change between a run and its continuation ------------------------------------------------

@@ -17,6 +17,11 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path} has no meaning here ({error})") from error
 
 
+def out_of_space(error: BaseException) -> bool:
+    """Whether it, or what it was raised from, says that a disk is full."""
+    return any(isinstance(one, OSError) and one.errno in NO_SPACE for one in (error, error.__cause__))
+
+
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Make `path` hold the pieces, one after the other. At any moment it is the old file or the new one.
 

@@ -28,6 +28,8 @@ from gentrain.errors import Busy, UserError
 from gentrain.files import write_atomically
 from gentrain.ranks import world_size
 
+A_LOOK_SECONDS = 0.3  # who asks whether a directory is locked holds its lock for much less
+
 
 class RunDir:
     """One run's directory. Layout: DESIGN.md, "The interface, frozen"."""
@@ -73,7 +75,7 @@ class RunDir:
     def lock(self) -> None:
         """Hold the directory until the process ends, however it ends, else Busy."""
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=A_LOOK_SECONDS)
         except filelock.Timeout as error:
             raise Busy(
                 f"another process is running in {self.path}; wait for it or choose another run_dir"

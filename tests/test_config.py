@@ -125,11 +125,18 @@ def test_hydras_own_targets_are_let_through_and_no_others() -> None:
         {"hydra": {"launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}}}
     )
     refuse_code({"hydra": {"launcher": {"_target_": "hydra_plugins.joblib.JoblibLauncher"}}})
+    refuse_code({"hydra": {"launcher": {"setup": None, "additional_parameters": {"mail-user": "a@b.c"}}}})
     for config in (
         {"hydra": {"launcher": {"_target_": "os.system"}}},
         {"model": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}},
         {"a": [{"b": {"_target_": "x"}}]},
         {"hydra": {"job_logging": {"handlers": {"x": {"class": "subprocess.Popen"}}}}},
+        {"hydra": {"launcher": {"setup": ["touch x"]}}},
+        {"hydra": {"launcher": {"teardown": ["touch x"]}}},
+        {"hydra": {"launcher": {"srun_args": ["--task-prolog=x"]}}},
+        {"hydra": {"launcher": {"additional_parameters": {"export": "PYTHONPATH=x"}}}},
+        {"hydra": {"launcher": {"additional_parameters": {"chd": "x"}}}},
+        {"hydra": {"launcher": {"additional_parameters": {"x --export": "PYTHONPATH=x"}}}},
     ):
         with pytest.raises(UserError, match="refused"):
             refuse_code(config)

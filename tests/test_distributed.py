@@ -164,7 +164,9 @@ def test_a_mistake_is_said_by_rank_0(
         in gentrain(*tiny, *VAE, "train.batch_size=9", "train.accumulate_steps=4").err
     )
     assert "task=sample is for one process; torchrun starts 3" in gentrain("task=sample", "run=run").err
-    assert "a sweep (-m) is for one process" in gentrain("-m", *tiny, *VAE, "seed=1,2").err
+    sweep = gentrain("-m", *tiny, *VAE, "seed=1,2").err
+    assert "a sweep (-m) is for one process, and torchrun has started 3" in sweep
+    assert "hydra/launcher=slurm_nodes" in sweep
 
 
 def test_the_others_are_silent_while_rank_0_has_time_to_speak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +330,6 @@ def test_a_killed_process_ends_all_with_one_sentence(killed: int, tiny: list[str
         "gentrain: one of the 2 processes of this run has ended or does not answer, so all stop; to go on from "
         "the last checkpoint: torchrun ... -m gentrain resume=run\n"
     )
-    assert json.loads(Path("run/result.json").read_text())["status"] == "failed"
+    assert json.loads(Path("run/result.json").read_text())["status"] == "interrupted"
     assert newest(Path("run"))["step"] == 4
     assert newest(Path("run"))["rollbacks"] == 1

@@ -87,6 +87,7 @@ def test_a_full_disk(gentrain: Command, tiny: list[str], monkeypatch: pytest.Mon
     assert outcome.status == 1
     assert "no space left to write run/checkpoints/step_00000004.pt" in outcome.err
     assert "the last good checkpoint is run/checkpoints/step_00000002.pt" in outcome.err
+    assert json.loads(Path("run/result.json").read_text())["status"] == "interrupted"
     assert gentrain("resume=run").status == 0
 
 

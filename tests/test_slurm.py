@@ -167,3 +167,22 @@ def test_a_preempted_job_is_queued_again_and_ends_as_an_uninterrupted_one(
     assert "Requeued job" in logs
     assert gentrain(*command, "run_dir=alone").status == 0
     assert_same_run(Path("alone"), Path(row["run"]))
+
+
+def test_the_tasks_of_a_job_train_one_run_together(tiny: list[str], tmp_path: Path) -> None:
+    """Two of submitit's, as SLURM would start them: the variables that they are given connect them."""
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"]
+    command = [*launcher, *tiny, *FAMILIES["vae"], "train.max_steps=2", "sweep_dir=sweep"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gentrain", "-m", *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    (row,) = json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]
+    assert (row["status"], row["step"]) == ("finished", 2)
+    sessions = json.loads((tmp_path / row["run"] / "meta.json").read_text())["sessions"]
+    assert [session["processes"] for session in sessions] == [2]

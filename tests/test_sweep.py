@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import filelock
@@ -19,11 +21,13 @@ from conftest import Command
 from families import FAMILIES, assert_same_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gentrain import cli
+from gentrain import checkpoint, cli
 from gentrain.comparison.comparison import collect
+from gentrain.rundir import RunDir
 from gentrain.sweeps import state as states
+from gentrain.sweeps.jobs import Launch, _why
 from gentrain.sweeps.naming import Job, digest, identity, job_name, quoted, readable, sweep_folder
-from gentrain.sweeps.sweep import _threads
+from gentrain.sweeps.sweep import Sweep, _launch, _threads
 
 VAE = FAMILIES["vae"]
 
@@ -112,6 +116,16 @@ def test_what_a_job_is(tmp_path: Path) -> None:
     assert digest(identity(config, [])) != digest(identity(longer, []))
 
 
+def test_a_job_is_the_same_while_its_pictures_are_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    away = identity({"data": {"root": "pictures", "repo": "someone/faces"}}, [])
+    Path("pictures").mkdir()
+    there = identity({"data": {"root": "pictures", "repo": "someone/faces"}}, [])
+    assert away == there == {"data.root": str(tmp_path / "pictures"), "data.repo": "someone/faces"}
+
+
 def test_the_folder_is_that_of_the_jobs_in_any_order() -> None:
     one = sweep_folder(None, ["optimizer.lr", "seed"], ["b", "a"])
     assert one == sweep_folder(None, ["optimizer.lr", "seed"], ["a", "b"])
@@ -131,7 +145,11 @@ MISTAKES = {
     "hydra's own folder": (["-m", "seed=1,2", "hydra.sweep.dir=x"], "name the folder of a sweep with sweep_dir="),
     "no SLURM": (["-m", "seed=1,2", "hydra/launcher=slurm"], "finds no srun here"),
     "a launcher's typo": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.njobs=2"], "njobs"),
+    "no end of values": (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "is no list of values; list them, or search with task=tune"),
     "an unknown launcher": (["-m", "seed=1,2", "hydra/launcher=paralel"], "paralel"),
+    "no job at a time": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0 is not possible; it must be how many jobs run at a time"),
+    "jobs in words": (["-m", "seed=1,2", "hydra/launcher=parallel", "hydra.launcher.n_jobs=two"], "hydra.launcher.n_jobs=two is not possible"),
+    "a name too long": (["-m", "seed=1,2", f"sweep_dir={'x' * 300}"], "cannot be used: File name too long"),
     "two tasks, one run": (["-m", "task=train", "seed=1,2", "run_dir=x"], "two jobs of this sweep have run_dir=x"),
 }  # fmt: skip
 
@@ -146,16 +164,10 @@ def test_a_mistake_is_one_sentence(mistake: str, gentrain: Command) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_torchrun_does_not_start_a_sweep(gentrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    outcome = gentrain("-m", "seed=1,2")
-    assert outcome.status == 2
-    assert "a sweep is one process" in outcome.err
-
-
 @pytest.mark.parametrize(
     "setting",
-    ["+hydra.launcher.setup=[touch sentinel]", "hydra.launcher.comment='x\ntouch sentinel\n'",
+    ["+hydra.launcher.setup=[touch sentinel]", "+hydra.launcher.teardown=[touch sentinel]",
+     "hydra.launcher.comment='x\ntouch sentinel\n'",
      "+hydra.launcher.additional_parameters.x='y\ntouch sentinel\n'"],
 )  # fmt: skip
 def test_a_setting_gets_no_command_into_a_job(setting: str, gentrain: Command) -> None:
@@ -185,15 +197,32 @@ def test_an_extra_that_is_not_installed(
     assert f"pip install '{extra}'" in outcome.err
 
 
-def test_starts_without_launchers(tmp_path: Path) -> None:
+def test_a_preset_for_sweeps_may_name_their_folder(gentrain: Command, tmp_path: Path) -> None:
+    """Each job in a process of its own is a command that composes the preset, too."""
+    preset = tmp_path / "it's mine/experiment/wide.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\nsweep_dir: wide\n")
+    mine = str(tmp_path / "it's mine")
+    sweep = cli.check_jobs(["experiment=wide", "seed=1,2"], multirun=True, config_dir=mine)
+    assert sweep is not None and sweep.folder == Path("wide")
+    for job in sweep.jobs:
+        assert cli.check_jobs([*job.overrides, "hydra.mode=RUN"], multirun=False, config_dir=mine) is None
+
+
+def test_a_glob_is_every_choice_that_fits() -> None:
+    sweep = cli.check_jobs(["model=glob(p*)"], multirun=True, config_dir=None)
+    assert sweep is not None
+    assert [job.settings["model"] for job in sweep.jobs] == ["pixelcnn", "pixelrnn"]
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_starts_without_launchers(flag: str, tmp_path: Path) -> None:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print(sorted({'joblib', 'submitit', 'ray', 'torch'} & set(sys.modules))))\n"
         "from gentrain.cli import main\nmain()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -202,7 +231,6 @@ def in_a_fork(arguments: list[str], number: int, at_step: int, what: signal.Sign
 
     def child() -> None:
         from gentrain.learners.minimize import Minimize
-        from gentrain.sweeps.jobs import Launch
 
         original, current, jobs = Minimize.train_step, Launch.current, []
 
@@ -290,6 +318,54 @@ def test_any_exception_is_one_jobs_own(
     monkeypatch.undo()
 
 
+def test_a_job_that_found_the_disk_full_goes_on(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It failed, but nothing is wrong with its run: what it had reached is not thrown away."""
+    original, once = checkpoint.write_atomically, iter([True])
+
+    def write(path: Path, *content: bytes) -> None:
+        if path.name == "step_00000004.pt" and next(once, False):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, *content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    command = ["-m", *tiny, *VAE, "seed=1,2", "sweep_dir=sweep"]
+    assert gentrain(*command).status == 1
+    assert [row["status"] for row in rows()] == ["failed", "finished"]
+    assert "no space left" in rows()[0]["error"]
+    assert gentrain(*command).status == 0
+    assert [starts(row["run"]) for row in rows()] == [[0, 2], [0]]
+    assert rows()[0]["earlier_attempts"] == []
+
+
+def test_what_cannot_be_noted_stops_nothing(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    for module in ("state", "report"):
+        monkeypatch.setattr(f"gentrain.sweeps.{module}.write_atomically", full)
+    done = gentrain("-m", *tiny, *VAE, "train.max_steps=1", "seed=1,2", "sweep_dir=sweep")
+    assert (done.status, "2 of 2 jobs finished" in done.out) == (0, True), done.err
+    assert "gentrain: no space left to write sweep/sweep.json" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_why_a_job_failed_is_said_by_its_last_session(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("gentrain: training diverged at step 5\n")
+    with (tmp_path / "log").open("ab") as log:
+        before = log.tell()
+        log.write(b"Traceback (most recent call last):\nValueError: our bug\n")
+        log.flush()
+        assert _why(1, log, before) == "ValueError: our bug"
+        log.write(b"gentrain: out of memory\nand more\n")
+        log.flush()
+        assert _why(1, log, before) == "out of memory"
+        assert _why(-9, log, before) == "killed by SIGKILL"
+
+
 def test_ctrl_c_saves_the_running_job_and_the_same_command_goes_on(
     gentrain: Command, tiny: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,6 +397,14 @@ def test_a_job_that_another_process_runs_is_left_to_it(gentrain: Command, tiny: 
     assert [row["status"] for row in rows()] == ["running", "finished"]
 
 
+def test_a_look_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
+    """Who asks whether a directory is locked has its lock for a moment."""
+    look = filelock.FileLock(tmp_path / ".lock", thread_local=False)
+    look.acquire()
+    Timer(0.05, look.release).start()
+    RunDir(tmp_path).lock()
+
+
 def test_what_has_failed_before_it_could_go_on_keeps_what_it_had(tmp_path: Path) -> None:
     """Only a run that has failed itself begins anew; one whose pictures were away goes on."""
     job = Job("seed-1-0123456789abcdef", (), {"seed": "1"}, tmp_path / "seed-1-0123456789abcdef", True)
@@ -345,6 +429,10 @@ def test_what_has_failed_before_it_could_go_on_keeps_what_it_had(tmp_path: Path)
     assert json.loads((put / "job.json").read_text())["error"] == "no pictures"
     assert states.read_state(tmp_path, job).status == "not started"
     assert states.earlier(tmp_path, job) == [put]
+    put.rename(put.with_suffix(".2"))  # as if of two earlier attempts the first had been deleted
+    run.mkdir()
+    (run / "result.json").write_text('{"status": "failed", "step": 1, "metrics": {}}')
+    assert states.set_aside(tmp_path, job) == put.with_suffix(".3")
 
 
 def test_tasks_on_runs_sweep_as_before(gentrain: Command, tiny: list[str]) -> None:
@@ -360,6 +448,7 @@ def test_tasks_on_runs_sweep_as_before(gentrain: Command, tiny: list[str]) -> No
     longer = gentrain("-m", "resume=a,b", "train.max_steps=2", "sweep_dir=more")
     assert longer.status == 0, longer.err
     assert [(row["run"], row["step"]) for row in rows("more")] == [("a", 2), ("b", 2)]
+    assert json.loads(Path("more/sweep.json").read_text())["command"].startswith("gentrain -m resume=a,b ")
 
 
 # ---- side by side
@@ -373,6 +462,24 @@ def test_jobs_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _threads({"n_jobs": asked}, jobs)["OMP_NUM_THREADS"] == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert _threads({"n_jobs": 2}, 8) == {}, "the user has said how many"
+
+
+def test_what_is_left_of_a_sweep_has_the_threads_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's bits depend on them: one that goes on alone must not take all processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    launched: list[Launch] = []
+    monkeypatch.setattr(
+        "gentrain.sweeps.sweep._with_hydra",
+        lambda _sweep, _jobs, carry_out, _: launched.append(*carry_out.args),
+    )
+    jobs = tuple(Job(f"seed-{n}", (), {"seed": str(n)}, tmp_path / str(n), True) for n in range(4))
+    launcher = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
+    for left in (jobs, jobs[3:]):
+        _launch(Sweep(tmp_path, jobs, (), (), launcher), left, lambda _: None, "")
+    assert [launch.environment["OMP_NUM_THREADS"] for launch in launched] == ["4", "4"]
 
 
 # The run with seed 1 is killed in step 4; that with seed 2 tells the sweep's process (SWEEP) to stop in step 3.

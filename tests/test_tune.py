@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from conftest import Command
 from families import FAMILIES, assert_same_run, newest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
 
 from gentrain.cli import CONFIG_DIR, check_jobs
-from gentrain.errors import UserError
+from gentrain.errors import Busy, UserError
 from gentrain.learners.minimize import Minimize
 from gentrain.rundir import RunDir
 from gentrain.seeding import derive
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries
+from gentrain.tuning.store import _open, _pruner
 
 STUDY = Path("study")
 
@@ -93,6 +99,7 @@ MISTAKES = {
     "searched and given": (["optimizer.lr=0.1"], "optimizer.lr=0.1 has no effect: optimizer.lr is searched"),
     "chosen on training": (["tune.metric=train/loss"], "must be a figure of the validation split"),
     "an endless grid": (["tune.sampler=grid"], "tune.sampler=grid cannot count tune.space.optimizer.lr"),
+    "a grid that fills the memory": (["tune.sampler=grid", "tune.space.optimizer.lr=null", "tune.space.seed={low: 1, high: 2000000000}"], "tune.sampler=grid has 2000000000 combinations, and at most 10000"),
     "a run of its own": (["run_dir=x"], "run_dir=x has no meaning for task=tune"),
     "name and folder": (["tune.name=x"], "give either tune.name or tune.dir"),
     "an unsafe name": (["tune.dir=null", "tune.name=../x"], "tune.name=../x must be letters, digits"),
@@ -134,11 +141,13 @@ def test_entries_may_be_nested_and_later_ones_win() -> None:
 
 
 def test_a_range_counts_its_values() -> None:
-    assert Range(16, 48, True, step=8).values == [16, 24, 32, 40, 48]
-    assert Range(1, 4, True).values == [1, 2, 3, 4]
-    assert Range(0.1, 0.3, False, step=0.1).values == pytest.approx([0.1, 0.2, 0.3])
-    assert Range(0.1, 0.3, False).values is None
-    assert Range(1, 64, True, log=True).values is None
+    assert Range(16, 48, True, step=8).first(9) == [16, 24, 32, 40, 48]
+    assert Range(1, 4, True).first(9) == [1, 2, 3, 4]
+    assert Range(0.1, 0.3, False, step=0.1).first(9) == pytest.approx([0.1, 0.2, 0.3])
+    assert Range(0, 2**62, True).first(2) == [0, 1], "no list of all of them"
+    assert Range(0.1, 0.3, False).count is None
+    assert Range(1, 64, True, log=True).count is None
+    assert Range(1, 64, True, log=True).first(9) == []
     assert Choices({"[8, 4]": [8, 4]}).ends == [[8, 4]]
 
 
@@ -157,6 +166,7 @@ def test_a_range_counts_its_values() -> None:
         "true",
         "1e-3",
         "it's",
+        "end\\",
         "a b",
         "null",
         [8, 4],
@@ -253,6 +263,29 @@ def test_the_page_and_the_comparison(gentrain: Command, search: list[str]) -> No
     assert all(run["problems"] == [] for run in compared)
 
 
+def test_halving_lets_one_in_so_many_go_on_from_the_first_evaluation() -> None:
+    """Worked out by hand: of those who have come so far the best third goes on, the best of fewer than six."""
+    settings = SimpleNamespace(pruner="halving", prune_after_steps=0, reduction_factor=3)
+    config = {"train": {"eval_every_steps": 500}}
+    pruner = _pruner(SimpleNamespace(settings=settings, config=config))  # type: ignore[arg-type]
+    trials = optuna.create_study(pruner=pruner)
+    seen: list[float] = []
+    let_pass = 0
+    for value in np.random.default_rng(0).permutation(60).tolist():
+        trial = trials.ask()
+        trial.report(value, 500)
+        seen.append(value)
+        passes = value <= sorted(seen)[max(0, len(seen) // 3 - 1)]
+        assert trial.should_prune() == (not passes)
+        let_pass += passes
+        trials.tell(
+            trial,
+            state=TrialState.COMPLETE if passes else TrialState.PRUNED,
+            values=value if passes else None,
+        )
+    assert let_pass >= 12, "a third, and not only those that were the best of all"
+
+
 def test_a_failing_trial_is_recorded_and_the_search_goes_on(gentrain: Command, search: list[str]) -> None:
     more = ["tune.sampler=grid", "tune.space.optimizer.lr={choices: [1.0e-3, 1.0e+30]}"]
     done = gentrain(
@@ -313,6 +346,7 @@ def test_another_search_is_refused_and_more_trials_are_not(gentrain: Command, se
         "tune.metric=valid/mse": "tune.metric (valid/bits_per_dim -> valid/mse)",
         "train.max_steps=8": "train.max_steps (6 -> 8)",
         "model.beta=0.5": "model.beta (1.0 -> 0.5)",
+        "train.frechet_samples=100": "train.frechet_samples (None -> 100)",
         "tune.store=sqlite": "tune.store (journal -> sqlite)",
     }.items():
         done = gentrain(*search, change)
@@ -322,6 +356,62 @@ def test_another_search_is_refused_and_more_trials_are_not(gentrain: Command, se
     assert len(rows()) == 2
     shown = gentrain(*search, "tune.trials=0")
     assert shown.status == 0 and "step " not in shown.out and "2 finished" in shown.out
+
+
+def test_other_pictures_are_no_trials_of_this_study(
+    gentrain: Command, search: list[str], pictures: Path
+) -> None:
+    shutil.copytree(pictures, "mine")
+    command = [*search, "tune.pruner=none", "tune.sampler=random"]
+    assert gentrain(*command, "data.root=mine", "tune.trials=1").status == 0
+    Path("mine").rename("moved")
+    assert gentrain(*command, "data.root=moved", "tune.trials=2").status == 0, "the same ones elsewhere"
+    next(Path("moved").glob("*.png")).unlink()
+    done = gentrain(*command, "data.root=moved", "tune.trials=3")
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "the pictures of data=folder are not those of the study in study" in done.err
+    assert len(rows()) == 2
+
+
+def test_a_full_disk_is_one_sentence_and_the_search_goes_on(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    command = [*search, "tune.trials=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("gentrain.tuning.report.write_atomically", full)
+        done = gentrain(*command)
+    assert (done.status, done.err.count("\n")) == (1, 1), done.err
+    assert "no space left to write study/trials.csv" in done.err
+    assert gentrain(*command).status == 0
+    assert [len(sessions(row)) for row in rows()] == [1]
+
+
+def test_a_trial_that_a_person_has_just_resumed_has_not_failed(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> None:
+        raise Busy("another process is running in it")
+
+    command = [*search, "tune.trials=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("gentrain.tasks.train.run", busy)
+        done = gentrain(*command)
+    assert (done.status, done.err) == (2, "gentrain: another process is running in it\n")
+    assert gentrain(*command).status == 0
+    assert [row["state"] for row in rows()] == ["finished"]
+
+
+def test_half_a_line_of_another_process_is_joined_to_nothing(tmp_path: Path) -> None:
+    """What it leaves in the journal when its disk is full, while this process goes on."""
+    file = tmp_path / "study.journal"
+    study = optuna.create_study(storage=_open(file), study_name="a")
+    with file.open("ab") as opened:
+        opened.write(b'{"op_code": 5, "worker_')
+    study.ask()
+    assert len(optuna.load_study(storage=_open(file), study_name="a").trials) == 1
 
 
 KILLED = """
@@ -385,6 +475,19 @@ def test_a_signal_saves_the_trial(
 
 class Killed(BaseException):
     """Stands for SIGKILL where only what is on disk matters: nothing catches it."""
+
+
+def test_killed_while_the_study_is_made(
+    gentrain: Command, search: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("gentrain.tuning.store.optuna.create_study", die)
+        gentrain(*search)
+    assert gentrain(*search, "tune.trials=1").status == 0
+    assert [row["state"] for row in rows()] == ["finished"]
 
 
 def test_killed_between_the_end_of_a_run_and_the_study(

@@ -147,7 +147,7 @@ def _carry_out(
 ) -> str:
     """Run it to its end, or until `stopping`, and then to its saving; returns its status."""
     command = [sys.executable, "-u", "-m", "gentrain", *job.overrides, *launch.flags, "hydra.mode=RUN"]
-    begun = time.monotonic()
+    begun, before = time.monotonic(), 0 if output is None else output.tell()
     if writes:
         states.write_record(launch.folder, job, states.RUNNING, 0.0, None)
     process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
@@ -165,18 +165,18 @@ def _carry_out(
     if status == states.FAILED and job.directory is not None and states.locked(job.directory):
         return states.RUNNING  # in another process, which was faster
     if writes:
-        error = _why(code, output) if status in (states.FAILED, states.KILLED) else None
+        error = _why(code, output, before) if status in (states.FAILED, states.KILLED) else None
         states.write_record(launch.folder, job, status, time.monotonic() - begun, error)
     return status
 
 
-def _why(code: int, output: Any) -> str:
-    """The last line of its log, or the signal that ended it."""
+def _why(code: int, output: Any, before: int) -> str:
+    """The signal that ended it, or the last line of its log after what earlier sessions have left there."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     if output is None:
         return f"exit status {code}; see the log of the job"
-    tail = Path(output.name).read_bytes()[-10_000:].decode(errors="replace")
+    tail = Path(output.name).read_bytes()[before:][-10_000:].decode(errors="replace")
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     said = [line.removeprefix("gentrain: ") for line in lines if line.startswith("gentrain: ")]
     return (said or lines or [f"exit status {code}"])[-1]

@@ -20,7 +20,7 @@ DEFAULT = Path("outputs/sweeps")
 
 # What makes no other result: a job is the same one with and without these, unless the sweep varies them.
 _IRRELEVANT = ("run_dir", "sweep_dir", "device", "train.keep_last", "data.on_bad", "data.allow_changed")
-_PATHS = ("data.root", "data.repo", "init_from", "resume", "run")
+_PATHS = ("data.root", "init_from", "resume", "run")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def identity(config: Mapping[str, Any], varied: Iterable[str]) -> dict[str, Any]
     for key, value in flat(config).items():
         counted = any(key == name or key.startswith(f"{name}.") for name in varied)
         if counted or not (_under(key, _IRRELEVANT) or key.endswith("_every_steps")):
-            kept[key] = _absolute(value) if key in _PATHS else value
+            kept[key] = _absolute(key, value) if isinstance(value, str) else value
     return kept
 
 
@@ -48,9 +48,9 @@ def _under(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def _absolute(value: Any) -> Any:
-    """A path that does not depend on the folder in which the command is typed; other text as it is."""
-    if isinstance(value, str) and expanded(value).exists():
+def _absolute(key: str, value: str) -> str:
+    """A path as it is from everywhere, whether it is there now or not; other text as it is."""
+    if key in _PATHS or (key == "data.repo" and expanded(value).is_dir()):  # or a name on the Hub
         return str(expanded(value).resolve())
     return value
 

@@ -17,7 +17,15 @@ from rich.text import Text
 from gentrain.comparison.text import clean, duration, number
 from gentrain.files import write_atomically
 from gentrain.sweeps.naming import Job
-from gentrain.sweeps.state import EARLIER, FAILED, FINISHED, State, earlier, read_state
+from gentrain.sweeps.state import (
+    EARLIER,
+    FAILED,
+    FINISHED,
+    State,
+    earlier,
+    if_there_is_space,
+    read_state,
+)
 
 FILE = "sweep.json"
 
@@ -26,10 +34,11 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
     """How the jobs stand, written to sweep.json and returned. Jobs of other commands in it are kept."""
     found = [read_state(folder, job) for job in jobs]
     rows = {job.name: _row(folder, job, state) for job, state in zip(jobs, found, strict=True)}
-    with filelock.FileLock(folder / ".sweep.lock"):
+    with if_there_is_space(folder / FILE), filelock.FileLock(folder / ".sweep.lock"):
         others = {row["name"]: row for row in _rows(folder / FILE) if row["name"] not in rows}
         content = {
-            "command": shlex.join(["gentrain", *sys.argv[1:]]),
+            # The command puts ++ before what a run may have and the default config has not.
+            "command": shlex.join(["gentrain", *(typed.removeprefix("++") for typed in sys.argv[1:])]),
             "directory": str(Path.cwd()),
             "jobs": [*others.values(), *rows.values()],
         }

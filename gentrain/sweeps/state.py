@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from gentrain.files import write_atomically
+from gentrain.files import out_of_space, write_atomically
 from gentrain.sweeps.naming import Job
 
 NOT_STARTED, RUNNING, FINISHED = "not started", "running", "finished"
@@ -83,10 +85,22 @@ def read_record(folder: Path, job: Job) -> dict[str, Any]:
 
 def write_record(folder: Path, job: Job, status: str, seconds: float, error: str | None) -> None:
     """`seconds`: of this session; they are added up."""
-    (folder / RECORDS).mkdir(exist_ok=True)
     total = float(read_record(folder, job).get("seconds") or 0.0) + seconds
     content = {"status": status, "seconds": round(total, 3), "error": error}
-    write_atomically(_record(folder, job), json.dumps(content).encode())
+    with if_there_is_space(_record(folder, job)):
+        (folder / RECORDS).mkdir(exist_ok=True)
+        write_atomically(_record(folder, job), json.dumps(content).encode())
+
+
+@contextmanager
+def if_there_is_space(file: Path) -> Iterator[None]:
+    """A full disk is for the runs to fail of; that it cannot be noted beside them stops nothing."""
+    try:
+        yield
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        print(f"gentrain: no space left to write {file}", file=sys.stderr, flush=True)
 
 
 def _record(folder: Path, job: Job) -> Path:
@@ -100,7 +114,8 @@ def set_aside(folder: Path, job: Job) -> Path | None:
         with filelock.FileLock(job.directory / ".lock", timeout=0):
             if _read(job.directory / "result.json").get("status") != FAILED:
                 return None
-            target = folder / EARLIER / f"{job.name}.{len(earlier(folder, job)) + 1}"
+            number = max((int(path.suffix[1:]) for path in earlier(folder, job)), default=0) + 1
+            target = folder / EARLIER / f"{job.name}.{number}"
             target.parent.mkdir(exist_ok=True)
             job.directory.rename(target)
     except (filelock.Timeout, FileNotFoundError):

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gentrain.errors import Interrupted, RunFailed, UserError
+from gentrain.files import expanded
 from gentrain.signals import StopRequest
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, in_a_process, in_this_process, stop_file, under_submitit
@@ -23,10 +24,9 @@ from gentrain.sweeps.naming import Job, digest, identity, job_directory, job_nam
 from gentrain.sweeps.report import print_table, write_report
 
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher."
-EXTRAS = {  # of launchers that are no part of Hydra: what to install
+EXTRAS = {  # of launchers whose configs are ours and whose code is not: what to install
     "hydra_plugins.hydra_joblib_launcher": "pip install 'gentrain[parallel]'",
     "hydra_plugins.hydra_submitit_launcher": "pip install 'gentrain[slurm]'",
-    "hydra_plugins.hydra_ray_launcher": "pip install hydra-ray-launcher",
 }
 
 
@@ -54,11 +54,6 @@ def plan_sweep(
     all others that are the same for every job; `launcher` is composed of them.
     """
     _check_launcher(launcher)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "a sweep is one process, not several of torchrun's; give each of its jobs several processes with "
-            "hydra/launcher=slurm_nodes, or start the jobs one by one"
-        )
     codes = [digest(identity(config, varied)) for _, config in jobs]
     folder = sweep_folder(jobs[0][1]["sweep_dir"], varied, codes)
     made: list[Job] = []
@@ -93,19 +88,25 @@ def _directory(config: Mapping[str, Any], folder: Path, name: str, code: str) ->
     if config["task"] != "train":
         return None, False
     if config["run_dir"] is not None:
-        return Path(config["run_dir"]), False
+        return expanded(config["run_dir"]), False
     if config["resume"] is not None and not config["resume"].endswith(".pt"):
-        return Path(config["resume"]), False
+        return expanded(config["resume"]), False
     return job_directory(folder, name, code), True
 
 
 def _check_launcher(launcher: Mapping[str, Any]) -> None:
-    """UserError if what it needs is not installed."""
+    """UserError if what it needs is not installed, or it would run no jobs."""
     package = ".".join(str(launcher["_target_"]).split(".")[:2])
     if package in EXTRAS and not _installed(package):
         raise UserError(f"this launcher needs {package.partition('.')[2]}: {EXTRAS[package]}")
     if str(launcher["_target_"]).endswith("SlurmLauncher") and shutil.which("srun") is None:
         raise UserError("hydra/launcher=slurm finds no srun here; start the command where SLURM is")
+    at_once = launcher.get("n_jobs", 1)
+    if type(at_once) is not int or at_once == 0:
+        raise UserError(
+            f"hydra.launcher.n_jobs={at_once} is not possible; it must be how many jobs run at a time, "
+            "or -1 for as many as there are processors"
+        )
 
 
 def _installed(package: str) -> bool:
@@ -182,22 +183,25 @@ def _launch(sweep: Sweep, jobs: Sequence[Job], run: Callable[[DictConfig], None]
         stop = held.enter_context(stop_file())
         request = held.enter_context(StopRequest("jobs finish their step and save", stop.touch))
         request.graceful = True
-        launch = Launch(sweep.folder, tuple(jobs), flags, stop, _threads(sweep.launcher, len(jobs)))
+        launch = Launch(sweep.folder, tuple(jobs), flags, stop, _threads(sweep.launcher, len(sweep.jobs)))
         _with_hydra(sweep, jobs, partial(in_a_process, launch), config_dir)
         if request.requested:
             raise Interrupted(request.exit_status)
 
 
 def _threads(launcher: Mapping[str, Any], jobs: int) -> dict[str, str]:
-    """Environment variables that give each of the jobs that run at once its share of the processors."""
+    """Environment variables that give each of the jobs that run at once its share of the processors.
+
+    `jobs`: of the whole sweep, not only those left: what goes on has the threads that it had, and its bits.
+    """
     if "OMP_NUM_THREADS" in os.environ or "n_jobs" not in launcher:
         return {}
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = int(launcher["n_jobs"])
+    asked = launcher["n_jobs"]
     at_once = min(jobs, asked if asked > 0 else max(1, processors + 1 + asked))
     share = max(1, processors // at_once)
     print(
-        f"{at_once} jobs at a time on {processors} processors, each with {share} threads "
+        f"at most {at_once} jobs at a time on {processors} processors, each with {share} threads "
         "unless device.threads is set"
     )
     return {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
@@ -224,4 +228,8 @@ def _with_hydra(
             launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
         except RuntimeError as error:  # a worker of joblib's or a job of SLURM's is gone
             reason = " ".join(str(error).split())[:300]
-            raise RunFailed(f"the launcher has lost a process: {reason}; the same command goes on") from error
+            queued = str(sweep.launcher["_target_"]).startswith(SUBMITIT)
+            others = "; the other jobs in the queue go on" if queued else ""
+            raise RunFailed(
+                f"the launcher has lost a process: {reason}{others}; the same command goes on"
+            ) from error

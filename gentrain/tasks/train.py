@@ -23,7 +23,7 @@ from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import NO_SPACE
+from gentrain.files import out_of_space
 from gentrain.from_pictures import start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, Judge, State, fit
@@ -259,8 +259,13 @@ def _train(this: Fit, state: State, console: Console) -> None:
         status = "interrupted"
         raise
     except distributed.Lost as error:
+        status = "interrupted"  # nothing is wrong with the run itself
         again = f"{started_by()} {as_typed('resume', this.run.path)}"
         raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
+    except (RunFailed, OSError) as error:
+        if out_of_space(error):
+            status = "interrupted"
+        raise
     finally:
         this.stop.graceful = False
         if is_main():
@@ -285,7 +290,7 @@ def _failures_explained(settings: Train, run: Path | None) -> Iterator[None]:
             raise
         raise _out_of_memory(settings) from error
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if not out_of_space(error):
             raise
         where = error.filename or run or "the run directory"
         raise RunFailed(f"no space left to write {where}; free some space and resume") from error

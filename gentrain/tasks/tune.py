@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from gentrain.config import check as check_config
-from gentrain.errors import UserError
+from gentrain.errors import RunFailed, UserError
+from gentrain.files import out_of_space
 from gentrain.tasks import train
 from gentrain.tasks.plan import absolute
 from gentrain.tuning.search import (
@@ -24,12 +25,13 @@ from gentrain.tuning.search import (
     Settings,
     base_of,
     check_directory,
+    combinations,
     directory_of,
     headline,
     training_config,
     typed,
 )  # fmt: skip
-from gentrain.tuning.space import GROUPS, Space, entries, groups_of, read_space
+from gentrain.tuning.space import GROUPS, MOST, Space, entries, groups_of, read_space
 
 SECTIONS = train.SECTIONS
 
@@ -62,7 +64,13 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     paths = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
     search = search_of(config, [*paths, *overrides])
-    search_on(search, Console(), sources.get("command-line"))
+    try:
+        search_on(search, Console(), sources.get("command-line"))
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        where = error.filename or search.directory
+        raise RunFailed(f"no space left to write {where}; free some, and give the same command") from error
 
 
 def search_of(config: Mapping[str, Any], overrides: list[str]) -> Search:
@@ -78,10 +86,15 @@ def search_of(config: Mapping[str, Any], overrides: list[str]) -> Search:
             "valid/..., as in metrics.jsonl"
         )
     for key, values in space.items():
-        if settings.sampler == "grid" and values.values is None:
+        if settings.sampler == "grid" and values.count is None:
             raise UserError(
                 f"tune.sampler=grid cannot count tune.space.{key}: give choices, or a step without log"
             )
+    if settings.sampler == "grid" and combinations(space) > MOST:
+        raise UserError(
+            f"tune.sampler=grid has {combinations(space)} combinations, and at most {MOST} can be listed; "
+            "give larger steps or fewer choices"
+        )
     return Search(settings, space, metric, directory_of(settings, config), base, composed)
 
 

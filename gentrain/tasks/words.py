@@ -18,6 +18,7 @@ from gentrain.progress import say
 from gentrain.ranks import world_size
 from gentrain.rundir import RunDir
 from gentrain.settings import View
+from gentrain.sweeps.naming import quoted
 from gentrain.tasks.plan import Plan
 
 
@@ -25,8 +26,7 @@ def as_typed(key: str, path: Path) -> str:
     """key=path, quoted for Hydra and for the shell where it needs to be."""
     if re.fullmatch(r"[\w./~+-]+", str(path)):
         return f"{key}={path}"
-    escaped = str(path).replace("'", "\\'")
-    return shlex.quote(f"{key}='{escaped}'")
+    return shlex.quote(f"{key}={quoted(path)}")
 
 
 def started_by() -> str:

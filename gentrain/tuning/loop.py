@@ -21,8 +21,9 @@ def search_on(search: Search, console: Console, config_dir: str | None) -> None:
     Raises Interrupted, or RunFailed if too many trials in a row have failed in this process.
     """
     with preparing(console) as progress:
-        open_data(search.config["data"], progress)  # what is wrong with the pictures fails no trial
+        data = open_data(search.config["data"], progress)  # what is wrong with the pictures fails no trial
     store = Store(search)
+    store.check_pictures(data.fingerprint)
     say(console, f"study: {search.directory}; {search.metric}, {search.settings.direction}")
     if search.settings.pruner != "none" and not _evaluates_on_the_way(search):
         say(

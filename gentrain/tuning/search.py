@@ -6,6 +6,7 @@ metric or other settings is told how they differ.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +21,20 @@ from gentrain.errors import UserError
 from gentrain.files import expanded, write_atomically
 from gentrain.ranges import AtLeast
 from gentrain.registry import MODELS
+from gentrain.sweeps.naming import quoted
 from gentrain.tuning.space import GROUPS, Choices, Scalar, Space
 
 FILE = "tune.yaml"
 FORMAT = 1
 # Of what a resumed run may change, these would make the figures of trials incomparable.
-NOT_BETWEEN_TRIALS = ("train.max_steps", "train.eval_every_steps", "optimizer.lr")
+NOT_BETWEEN_TRIALS = (
+    "train.max_steps",
+    "train.eval_every_steps",
+    "train.frechet_samples",
+    "train.on_alarm",
+    "train.max_rollbacks",
+    "optimizer.lr",
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,8 @@ class Search:
     @property
     def trials(self) -> int:
         """How many there shall be; a grid has no more than it has combinations."""
-        size = 1
         if self.settings.sampler == "grid":
-            for values in self.space.values():
-                size *= len(values.values or [])
-            return min(self.settings.trials, size)
+            return min(self.settings.trials, combinations(self.space))
         return self.settings.trials
 
     def values_of(self, params: Mapping[str, Scalar]) -> dict[str, Any]:
@@ -111,6 +117,11 @@ class Search:
         write_atomically(self.directory / FILE, content.encode())
 
 
+def combinations(space: Space) -> int:
+    """Of a grid: of ranges and choices that can all be counted."""
+    return math.prod(values.count or 0 for values in space.values())
+
+
 def training_config(overrides: list[str]) -> dict[str, Any]:
     """The config that these overrides give a training run."""
     config = compose_again([*overrides, "task=train"])
@@ -132,7 +143,7 @@ def _in_hydra(value: Any) -> str:
         return f"[{','.join(map(_in_hydra, value))}]"
     if isinstance(value, str) and re.fullmatch(r"[a-z]\w*", value) and yaml.safe_load(value) == value:
         return value
-    return "'" + str(value).replace("'", "\\'") + "'"
+    return quoted(value)
 
 
 def base_of(overrides: list[str], searched: Mapping[str, Any]) -> tuple[str, ...]:

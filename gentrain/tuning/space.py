@@ -31,7 +31,7 @@ GROUPS = ("model", "optimizer")  # choices that may be searched themselves
 OF_DATA = ("data.flip", "data.shift")
 WORDS = ("low", "high", "log", "step", "choices")
 FORM = "{low: 1.0e-4, high: 1.0e-2, log: true}, {low: 16, high: 64, step: 16} or {choices: [a, b]}"
-MOST = 10_000  # values of a range of whole numbers that are looked at one by one
+MOST = 10_000  # values of a range of whole numbers that are looked at one by one; combinations of a grid
 
 Scalar = str | int | float | bool | None
 
@@ -47,13 +47,14 @@ class Range:
     step: float | None = None
 
     @property
-    def values(self) -> list[float] | None:
-        """All of them in order; None if they cannot be counted."""
+    def count(self) -> int | None:
+        """How many values there are; None if they cannot be counted."""
         step = 1 if self.whole and self.step is None and not self.log else self.step
-        if step is None:
-            return None
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + number * step for number in range(count)]
+        return None if step is None else int((self.high - self.low) / step + 1e-9) + 1
+
+    def first(self, most: int) -> list[float]:
+        """The lowest ones in order, at most so many; none if they cannot be counted."""
+        return [self.low + number * (self.step or 1) for number in range(min(self.count or 0, most))]
 
     @property
     def ends(self) -> list[Any]:
@@ -71,8 +72,11 @@ class Choices:
     by_label: dict[Scalar, Any]
 
     @property
-    def values(self) -> list[Scalar]:
-        return list(self.by_label)
+    def count(self) -> int:
+        return len(self.by_label)
+
+    def first(self, most: int) -> list[Scalar]:
+        return list(self.by_label)[:most]
 
     @property
     def ends(self) -> list[Any]:
@@ -199,8 +203,7 @@ def _range(key: str, entry: Mapping[str, Any], annotation: Any) -> Range:
     if step is not None and not 0 < step <= high - low:
         raise UserError(f"{where}: step={step} must be above 0 and at most high - low")
     made = Range(low, high, True, log, step) if whole else Range(float(low), float(high), False, log, step)
-    counted = made.values or []
-    for value in (low, high, *(counted if whole else ())[:MOST]):
+    for value in (low, high, *(made.first(MOST) if whole else ())):
         _check_fits(key, value, annotation)
     return made
 

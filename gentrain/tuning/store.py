@@ -7,6 +7,7 @@ killed process are gone with it, while Optuna's own lock files stand for 30 seco
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from optuna.trial import FrozenTrial, Trial
 
 from gentrain.errors import UserError
 from gentrain.seeding import derive
-from gentrain.tuning.search import Search, Settings, check_directory
-from gentrain.tuning.space import Choices, Scalar
+from gentrain.tuning.search import FILE, Search, check_directory
+from gentrain.tuning.space import MOST, Choices, Scalar
 
 NAME = "study"
+PICTURES = "data_fingerprint"  # of the study's attributes
 FILES = {"journal": "study.journal", "sqlite": "study.sqlite"}
 SQLITE_PATIENCE_S = 60  # to wait for another process's transaction
 
@@ -52,17 +54,30 @@ class Store:
         self._lock = filelock.FileLock(search.directory / ".lock")
         with self.alone():
             check_directory(search)  # once more: another process may just have made it
+            if not (search.directory / FILE).is_file():
+                search.record()  # first: a folder without it is no study, whatever was left in it
             self._storage = _open(search.directory / FILES[search.settings.store])
             self.study = optuna.create_study(
                 storage=self._storage,
                 sampler=RandomSampler(),  # for all but asking, where it has no say
-                pruner=_pruner(search.settings),
+                pruner=_pruner(search),
                 study_name=NAME,
                 direction=search.settings.direction,
                 load_if_exists=True,
             )
-            if not (search.directory / "tune.yaml").is_file():
-                search.record()
+
+    def check_pictures(self, fingerprint: str) -> None:
+        """Raise UserError if the study's trials are measured on other pictures."""
+        with self.alone():
+            known = self.study.user_attrs.get(PICTURES)
+            if known is None:
+                self.study.set_user_attr(PICTURES, fingerprint)
+            elif known != fingerprint:
+                name = self.search.config["data"]["name"]
+                raise UserError(
+                    f"the pictures of data={name} are not those of the study in {self.search.directory}, so "
+                    "figures cannot be compared; choose another tune.name or tune.dir for a new one"
+                )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -140,7 +155,7 @@ class Store:
             trial = Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
         for key, values in self.search.space.items():
             if isinstance(values, Choices):
-                trial.suggest_categorical(key, values.values)
+                trial.suggest_categorical(key, list(values.by_label))
             elif values.whole:
                 step = 1 if values.step is None else int(values.step)
                 trial.suggest_int(key, int(values.low), int(values.high), step=step, log=values.log)
@@ -158,29 +173,32 @@ def _open(file: Path) -> BaseStorage:
     """The store, made if there is none. For who holds the study's lock."""
     if file.suffix == ".sqlite":
         return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE_S}})
-    backend = JournalFileBackend(str(file), _KernelLock(file))  # type: ignore[arg-type]
-    with filelock.FileLock(f"{file}.lock"):
-        _cut_off_half_a_line(file)
-    return JournalStorage(backend)
+    return JournalStorage(JournalFileBackend(str(file), _KernelLock(file)))  # type: ignore[arg-type]
 
 
 def _cut_off_half_a_line(file: Path) -> None:
     """What a full disk or a power cut leaves at the end would join the next line to it."""
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with file.open("r+b") as opened:
-            opened.truncate(whole)
+    with file.open("r+b") as opened:
+        end = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, end - 1))
+        if opened.read() not in (b"", b"\n"):
+            opened.seek(0)
+            opened.truncate(opened.read().rfind(b"\n") + 1)
 
 
 class _KernelLock:
-    """What Optuna asks of a lock, on filelock: nobody has to guess whether its owner still lives."""
+    """What Optuna asks of a lock, on filelock: nobody has to guess whether its owner still lives.
+
+    Taken for each writing, and then the file ends with a whole line.
+    """
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         self._lock = filelock.FileLock(f"{file}.lock")
 
     def acquire(self) -> bool:
         self._lock.acquire()
+        _cut_off_half_a_line(self._file)
         return True
 
     def release(self) -> None:
@@ -191,17 +209,19 @@ def _sampler(search: Search, number: int) -> BaseSampler:
     settings, seed = search.settings, derive(search.settings.seed, "tune", number) % 2**32
     if settings.sampler == "grid":
         # One shuffled list, the same for all: trial n takes its nth combination.
-        grid = {key: values.values or [] for key, values in search.space.items()}
+        grid = {key: values.first(MOST) for key, values in search.space.items()}
         return GridSampler(grid, seed=settings.seed % 2**32)
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
     return TPESampler(n_startup_trials=settings.startup_trials, seed=seed, constant_liar=True)
 
 
-def _pruner(settings: Settings) -> BasePruner:
+def _pruner(search: Search) -> BasePruner:
+    settings = search.settings
     if settings.pruner == "median":
         return MedianPruner(settings.prune_after_trials, settings.prune_after_steps)
     if settings.pruner == "halving":
-        first = max(1, settings.prune_after_steps)
+        # Rungs before the first evaluation would all be climbed in it, each with one in so many left.
+        first = max(settings.prune_after_steps, search.config["train"]["eval_every_steps"] or 1)
         return SuccessiveHalvingPruner(first, settings.reduction_factor)
     return NopPruner()

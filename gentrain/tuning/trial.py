@@ -10,8 +10,8 @@ from pathlib import Path
 
 from optuna.trial import Trial, TrialState
 
-from gentrain.errors import RunFailed, UserError
-from gentrain.files import NO_SPACE
+from gentrain.errors import Busy, RunFailed, UserError
+from gentrain.files import out_of_space
 from gentrain.rundir import RunDir
 from gentrain.tasks import train
 from gentrain.tracking import read_metrics
@@ -58,8 +58,8 @@ class Judge:
 def carry_out(search: Search, store: Store, trial: Trial) -> None:
     """Train a trial, on from where it stands, and tell the study how it ended.
 
-    Raises Interrupted if the user stopped it, RunFailed if the disk is full, NoSuchFigure: then the trial is
-    left to be gone on with.
+    Raises Interrupted if the user stopped it, RunFailed if the disk is full, NoSuchFigure or Busy: then the
+    trial is left to be gone on with.
     """
     run_dir = store.run_dir(trial.number, trial.params)
     outcome = _ended(run_dir, search.metric) or _trained(search, trial, run_dir)
@@ -76,10 +76,10 @@ def _trained(search: Search, trial: Trial, run_dir: Path) -> Outcome:
     try:
         config = search.trial_config(trial.params, run_dir)
         train.run(config, overrides, Judge(trial, search.metric, config["model"]["name"]))
-    except NoSuchFigure:
+    except (NoSuchFigure, Busy):  # a person may have just resumed the trial by hand: it has not failed
         raise
     except (UserError, RunFailed) as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
+        if out_of_space(error):
             raise
         return Outcome(TrialState.FAIL, why=str(error))
     outcome = _ended(run_dir, search.metric)
