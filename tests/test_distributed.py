@@ -9,15 +9,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import Command
 from families import FAMILIES, curves, newest
 
-from gentrain import ranks, seeding
+from gentrain import ranks, seeding, signals
 from gentrain.distributed import mine_of
 from gentrain.ranks import my_rows
+from gentrain.signals import StopRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = FAMILIES["vae"]
@@ -143,6 +145,34 @@ def test_pieces_of_work_are_dealt_out_with_as_many_turns_for_all(monkeypatch: py
         as_rank(monkeypatch, rank, 3)
         dealt.append(mine_of(["a", "b", "c", "d"]))
     assert dealt == [[(0, "a"), (3, "d")], [(1, "b"), (4, None)], [(2, "c"), (5, None)]]
+
+
+def test_processes_ask_each_other_every_half_second_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_rank(monkeypatch, 0, 2)
+    now, asked = 0.0, 0
+
+    def largest(*numbers: float) -> list[float]:
+        nonlocal asked
+        asked += 1
+        return list(numbers)
+
+    def steps_that_ask(count: int, seconds: float) -> list[int]:
+        nonlocal now
+        found = []
+        for step in range(1, count + 1):
+            now, before = now + seconds, asked
+            stop.agree_after_step()
+            found += [step] * (asked - before)
+        return found
+
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(signals, "largest", largest)
+    stop = StopRequest()
+    assert steps_that_ask(22, 0.1) == [1, 3, 7, 12, 17, 22]
+    for _ in range(3):  # the batches of an evaluation, which are faster than steps
+        now += 0.001
+        stop.agree()
+    assert steps_that_ask(3, 2.0) == [1, 2, 3]
 
 
 # ---- mistakes
