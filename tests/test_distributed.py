@@ -168,7 +168,7 @@ def test_processes_ask_each_other_every_half_second_of_steps(monkeypatch: pytest
     monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(signals, "largest", largest)
     stop = StopRequest()
-    assert steps_that_ask(22, 0.1) == [1, 3, 7, 12, 17, 22]
+    assert steps_that_ask(22, 0.09) == [1, 3, 7, 12, 17, 22]
     for _ in range(3):  # the batches of an evaluation, which are faster than steps
         now += 0.001
         stop.agree()
@@ -344,6 +344,59 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_one_goes_on(
     assert went_on.status == 0
     assert "going on with 1 process, where the last session had 2" in went_on.out
     assert_close_runs(Path("whole"), Path("run"))
+
+
+def test_what_only_one_process_cannot_do_ends_all(tiny: list[str], gentrain: Command) -> None:
+    """While the others wait for it without a limit, and before there is a run."""
+    no_folder = """
+from gentrain.errors import UserError
+from gentrain.tasks import train
+original = train.open_data
+def open_data(section, progress):
+    if rank == 1: raise UserError("there is no such folder here")
+    return original(section, progress)
+train.open_data = open_data
+"""
+    done = two_processes(*tiny, *VAE, "run_dir=run", before=no_folder)
+    assert done[1].returncode == 2
+    assert done[1].stderr == "gentrain: there is no such folder here\n"
+    assert (done[0].returncode, done[0].stdout, done[0].stderr) == (1, "", "")
+    assert not Path("run").exists()
+
+
+def test_all_processes_must_have_the_same_pictures(tiny: list[str], gentrain: Command) -> None:
+    other_pictures = """
+from dataclasses import replace
+from gentrain.tasks import train
+original = train.open_data
+def open_data(section, progress):
+    return replace(original(section, progress), fingerprint=f"of machine {rank}")
+train.open_data = open_data
+"""
+    done = two_processes(*tiny, *VAE, "run_dir=run", before=other_pictures)
+    assert [one.returncode for one in done] == [2, 2]
+    said = (
+        "gentrain: data=folder has other pictures on one machine than on another; "
+        "give all processes of a run the same ones\n"
+    )
+    assert sorted(one.stderr for one in done) == ["", said]
+    assert not Path("run").exists()
+
+
+def test_a_finished_run_is_said_and_written_to_be_finished_by_rank_0(
+    whole: list[str], gentrain: Command
+) -> None:
+    """One that was killed between its last checkpoint and its last word."""
+    Path("whole/result.json").unlink()
+    rank_0_writes = """
+from gentrain.rundir import RunDir
+if rank != 0: del RunDir.write_result
+"""
+    done = two_processes("resume=whole", before=rank_0_writes)
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert "is already finished, at step 6" in done[0].stdout
+    assert done[1].stdout == ""
+    assert json.loads(Path("whole/result.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.parametrize("killed", [1])

@@ -74,6 +74,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
+        _check_same_pictures(data, command)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = _new_directory(command, held)
         tracker = (
@@ -86,6 +87,18 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
             distributed.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
         distributed.same_as_main(cast(nn.Module, network))
         _train(replace(fit_with, judge=judge), state, console)
+
+
+def _check_same_pictures(data: Packed, command: Plan) -> None:
+    """UserError unless all processes have the same ones, for each takes its rows of a batch by their numbers.
+
+    It waits for all of them: so no run is begun in which one cannot take part.
+    """
+    if len(set(distributed.gather(data.fingerprint))) > 1:
+        raise UserError(
+            f"data={command.config['data']['name']} has other pictures on one machine than on another; "
+            "give all processes of a run the same ones"
+        )
 
 
 def _new_directory(command: Plan, held: ExitStack) -> RunDir:
@@ -113,7 +126,7 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     max_steps = command.config["train"]["max_steps"]
     if stored is None or stored.step < max_steps or stored.pending:
         return False
-    if not directory.read_result():  # killed between its last checkpoint and its last word
+    if is_main() and not directory.read_result():  # killed between its last checkpoint and its last word
         lines = read_metrics(directory.path / "metrics.jsonl", stored.step)
         latest = {key: value for line in lines for key, value in line.items() if key != "step"}
         directory.write_result("finished", stored.step, latest)
