@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from gentrain.distributed import largest
+from gentrain.connection import largest
 from gentrain.errors import Interrupted
 from gentrain.ranks import is_main, world_size
 

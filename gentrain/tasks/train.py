@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from gentrain import checkpoint as checkpoints
-from gentrain import distributed
+from gentrain import connection, distributed
 from gentrain.build import make_learner
 from gentrain.checkpoint import Checkpoint
 from gentrain.data import Packed, open_data, view_of
@@ -55,7 +55,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
     command, console = plan(config, overrides), console_of_rank()
     settings = Train(**command.config["train"])
     with (
-        distributed.together(resolve(command.config["device"]["name"])),
+        connection.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
         _failures_explained(settings, command.run_dir),
@@ -70,7 +70,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         elif command.start_from is not None:
             stored = checkpoints.from_main(partial(checkpoints.load_or_explain, command.start_from))
         with preparing(console) as progress:
-            data = distributed.in_turn(partial(open_data, command.config["data"], progress))
+            data = connection.in_turn(partial(open_data, command.config["data"], progress))
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
@@ -84,7 +84,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         fit_with = _fit_with(command, directory, data, learner, place, state, tracker, stop, console)
         network = learner.parts["model"]
         if stored is None and command.weights_from is None:
-            distributed.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
+            connection.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
         distributed.same_as_main(cast(nn.Module, network))
         _train(replace(fit_with, judge=judge), state, console)
 
@@ -94,7 +94,7 @@ def _check_same_pictures(data: Packed, command: Plan) -> None:
 
     It waits for all of them: so no run is begun in which one cannot take part.
     """
-    if len(set(distributed.gather(data.fingerprint))) > 1:
+    if len(set(connection.gather(data.fingerprint))) > 1:
         raise UserError(
             f"data={command.config['data']['name']} has other pictures on one machine than on another; "
             "give all processes of a run the same ones"
@@ -109,7 +109,7 @@ def _new_directory(command: Plan, held: ExitStack) -> RunDir:
         held.callback(directory.unlock)
         return str(directory.path)
 
-    return RunDir(Path(distributed.from_main(make)))
+    return RunDir(Path(connection.from_main(make)))
 
 
 def _last_checkpoint(directory: RunDir, held: ExitStack, console: Console) -> Checkpoint | None:
@@ -271,7 +271,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
     except Interrupted:
         status = "interrupted"
         raise
-    except distributed.Lost as error:
+    except connection.Lost as error:
         again = f"{started_by()} {as_typed('resume', this.run.path)}"
         raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
     finally:
@@ -281,7 +281,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
                 this.tracker.close()
                 this.run.write_result(status, state.step, this.tracker.latest)
         say_end(this.run, status, state, console)
-    distributed.barrier()  # else who ends first has others killed while they write
+    connection.barrier()  # else who ends first has others killed while they write
     if this.stop.requested:
         raise Interrupted(this.stop.exit_status)
 
