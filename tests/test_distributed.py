@@ -206,6 +206,23 @@ def test_the_others_are_silent_while_rank_0_has_time_to_speak(monkeypatch: pytes
     assert ranks.may_speak() and waited == [10.5]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WORLD_SIZE", "two", "WORLD_SIZE=two in the environment is no whole number"),
+        ("MASTER_PORT", "http", "MASTER_PORT=http in the environment is no whole number"),
+        ("RANK", "2", "RANK=2 in the environment is not among WORLD_SIZE=2 processes"),
+    ],
+)
+def test_variables_that_make_no_sense(
+    name: str, value: str, said: str, gentrain: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_rank(monkeypatch, 0, 2)
+    monkeypatch.setenv(name, value)
+    told = gentrain("model=vae")
+    assert (told.status, told.err) == (2, f"gentrain: {said}\n")
+
+
 @pytest.mark.parametrize("missing", ["RANK", "MASTER_PORT"])
 def test_without_all_five_variables_a_process_is_alone(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     as_rank(monkeypatch, 1, 2)
