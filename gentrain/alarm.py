@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.connection import all_as_main
+from gentrain.connection import from_main
 from gentrain.seeding import generator
 
 FEATURES = (16, 32, 64)
@@ -99,7 +99,7 @@ class GameWatch:
         real, fake = (mean_distance(self._features(x.float())) for x in (real_BCHW, fake_BCHW))
         # Real pictures that are all the same leave nothing to collapse from. Processes must decide alike, so
         # rank 0's number counts: on their devices the same pictures may differ in the last bits.
-        self.diversity = all_as_main(float(fake / real) if real > 0 else 1.0)
+        self.diversity = from_main(lambda: float(fake / real) if real > 0 else 1.0)
         right = float(self._right) / max(1, self._counted)
         self._right, self._counted = torch.zeros_like(self._right), 0
         if step > settings.after_steps:

@@ -144,11 +144,6 @@ def largest(*numbers: float) -> list[float]:
     return values.tolist()
 
 
-def all_as_main(number: float) -> float:
-    """Rank 0's number: of what all have computed, perhaps not on equal devices."""
-    return from_main(lambda: number)
-
-
 def from_main(make: Callable[[], T]) -> T:
     """What `make` gives in rank 0, which alone calls it, or the UserError or RunFailed that it raises there.
 

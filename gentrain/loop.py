@@ -184,8 +184,8 @@ def _evaluate(this: Fit, state: State) -> bool:
         )
         if found is None:
             return False
-        found = connection.all_as_main(found)  # of the same pictures, but what is decided on it must agree
         values[TAG] = found
+    values = connection.from_main(partial(dict, values))  # all have the same, and decide alike to the last bit
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
     _keep_best(this, state, values)

@@ -75,7 +75,9 @@ def check_environment() -> None:
         return
     numbers = {name: _number(name, 0) for name in ("RANK", "LOCAL_RANK", "MASTER_PORT")}
     if not 0 <= numbers["RANK"] < world_size():
-        raise UserError(f"RANK={numbers['RANK']} in the environment is not among WORLD_SIZE={world_size()} processes")
+        raise UserError(
+            f"RANK={numbers['RANK']} in the environment is not among WORLD_SIZE={world_size()} processes"
+        )
 
 
 # ---- who speaks of a failure

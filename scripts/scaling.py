@@ -54,9 +54,7 @@ class Links:
     """What all-reduces run over. Bytes a second and seconds a message."""
 
     within: float  # between GPUs of one machine
-    between: (
-        float  # between machines, a GPU's share of its machine's link included or not, as it was measured
-    )
+    between: float  # between machines: what all GPUs of one have together
     latency: float
 
 
@@ -80,7 +78,8 @@ def step_seconds(
 
 
 def compose(model: str, batch_size: int | None) -> dict[str, Any]:
-    overrides = [f"model={model}", "device=cpu", "train.max_steps=100000"]
+    threads = f"device.threads={os.environ['OMP_NUM_THREADS']}"  # else each takes its share of the cores
+    overrides = [f"model={model}", "device=cpu", threads, "train.max_steps=100000"]
     if batch_size is not None:
         overrides.append(f"train.batch_size={batch_size}")
     with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import Command
-from families import FAMILIES, curves, newest
+from families import FAMILIES, assert_same_run, curves, newest
 
 from gentrain import ranks, seeding, signals
 from gentrain.distributed import mine_of
@@ -361,6 +361,23 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_one_goes_on(
     assert went_on.status == 0
     assert "going on with 1 process, where the last session had 2" in went_on.out
     assert_close_runs(Path("whole"), Path("run"))
+
+
+def test_two_processes_that_were_stopped_end_bit_for_bit_as_two_that_were_not(
+    tiny: list[str], gentrain: Command
+) -> None:
+    """`gentrain` is for its empty folder."""
+    settings = [*tiny, *VAE, "model.dropout=0.1"]
+    done = [
+        *two_processes(*settings, "run_dir=whole"),
+        *two_processes(*settings, "run_dir=run", before=SIGNALLED.format(name="SIGTERM", step=2)),
+    ]
+    assert [one.returncode for one in done] == [0, 0, 143, 143], [one.stderr for one in done]
+    assert newest(Path("run"))["step"] < 6
+    done = two_processes("resume=run")
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    assert "going on with" not in done[0].stdout, "as many processes as before"
+    assert_same_run(Path("whole"), Path("run"))
 
 
 def test_what_only_one_process_cannot_do_ends_all(tiny: list[str], gentrain: Command) -> None:
