@@ -185,7 +185,7 @@ def _evaluate(this: Fit, state: State) -> bool:
         if found is None:
             return False
         values[TAG] = found
-    values = connection.from_main(partial(dict, values))  # all have the same, and decide alike to the last bit
+    values = connection.from_main(partial(dict, values))  # all have the same, so that they decide alike
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
     _keep_best(this, state, values)
