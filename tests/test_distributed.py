@@ -445,6 +445,6 @@ def test_a_killed_process_ends_all_with_one_sentence(killed: int, tiny: list[str
         "gentrain: one of the 2 processes of this run has ended or does not answer, so all stop; to go on from "
         "the last checkpoint: torchrun ... -m gentrain resume=run\n"
     )
-    assert json.loads(Path("run/result.json").read_text())["status"] == "failed"
+    assert json.loads(Path("run/result.json").read_text())["status"] == "interrupted"
     assert newest(Path("run"))["step"] == 4
     assert newest(Path("run"))["rollbacks"] == 1

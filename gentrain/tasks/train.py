@@ -130,7 +130,7 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
         lines = read_metrics(directory.path / "metrics.jsonl", stored.step)
         latest = {key: value for line in lines for key, value in line.items() if key != "step"}
         directory.write_result("finished", stored.step, latest)
-    more = f"gentrain {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
+    more = f"{started_by()} {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
     say(console, f"{directory.path} is already finished, at step {stored.step}; to go on: {more}")
     return True
 
@@ -272,6 +272,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
         status = "interrupted"
         raise
     except connection.Lost as error:
+        status = "interrupted"  # no failure of the run: a sweep goes on with it, and does not begin anew
         again = f"{started_by()} {as_typed('resume', this.run.path)}"
         raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
     finally:
