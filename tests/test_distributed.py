@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import hydra
 import pytest
 import torch
 from conftest import Command
 from families import FAMILIES, assert_same_run, curves, newest
 
-from gentrain import ranks, seeding, signals
+from gentrain import cli, distributed, ranks, seeding, signals
+from gentrain.build import make_learner
+from gentrain.device import set_up
 from gentrain.distributed import mine_of
 from gentrain.ranks import my_rows
 from gentrain.signals import StopRequest
@@ -145,6 +148,23 @@ def test_pieces_of_work_are_dealt_out_with_as_many_turns_for_all(monkeypatch: py
         as_rank(monkeypatch, rank, 3)
         dealt.append(mine_of(["a", "b", "c", "d"]))
     assert dealt == [[(0, "a"), (3, "d")], [(1, "b"), (4, None)], [(2, "c"), (5, None)]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_few_pictures_some_processes_draw_none(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
+        config = cli.plain(
+            hydra.compose("config", [*FAMILIES[family], "data=folder", "data.size=8", "device=cpu"])
+        )
+    learner = make_learner(config, set_up(config["device"]))
+    monkeypatch.setattr(distributed, "gather_rows", lambda rows: rows)
+    counts = []
+    for rank in range(4):
+        as_rank(monkeypatch, rank, 4)
+        drawn = distributed.sample(learner.sample, 3, seeding.generator(0, "sample"))
+        assert (drawn.dtype, drawn.shape[1:]) == (torch.uint8, (3, 8, 8))
+        counts.append(len(drawn))
+    assert counts == [0, 1, 1, 1]
 
 
 def test_processes_ask_each_other_every_half_second_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
