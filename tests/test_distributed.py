@@ -280,9 +280,13 @@ def two_processes(*arguments: str, before: str = "") -> list[subprocess.Complete
         for rank in range(2)
     ]
     done = []
-    for child in children:
-        out, err = child.communicate(timeout=120)
-        done.append(subprocess.CompletedProcess(child.args, child.returncode, out, err))
+    try:
+        for child in children:
+            out, err = child.communicate(timeout=120)
+            done.append(subprocess.CompletedProcess(child.args, child.returncode, out, err))
+    finally:
+        for child in children:
+            child.kill()  # if one hangs
     return done
 
 
