@@ -422,6 +422,19 @@ train.open_data = open_data
     assert not Path("run").exists()
 
 
+def test_all_processes_must_mean_the_same(whole: list[str], gentrain: Command) -> None:
+    """A run that the other machine does not see is a new one there."""
+    unseen = "import gentrain.tasks.plan as plans\nif rank == 1: plans.is_run = lambda path: False\n"
+    unseen += "if rank == 1: plans._may_become_run = lambda path: True\n"
+    done = two_processes(*whole, "run_dir=whole", before=unseen)
+    assert [one.returncode for one in done] == [2, 2]
+    said = (
+        "gentrain: the processes of this run do not agree on what to do; give all the same command, and a run "
+        "directory that is seen from all machines\n"
+    )
+    assert sorted(one.stderr for one in done) == ["", said]
+
+
 def test_all_processes_must_have_the_same_pictures(tiny: list[str], gentrain: Command) -> None:
     other_pictures = """
 from dataclasses import replace

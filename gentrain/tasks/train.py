@@ -35,6 +35,7 @@ from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import weights_of
+from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start, started_by
 from gentrain.tracking import NoTracker, Tracker, read_metrics
@@ -60,6 +61,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         ExitStack() as held,
         _failures_explained(settings, command.run_dir),
     ):
+        check_same_command(command)
         stored = None
         if command.resumes:
             assert command.run_dir is not None
@@ -74,7 +76,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
-        _check_same_pictures(data, command)
+        check_same_pictures(command, data)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = _new_directory(command, held)
         tracker = (
@@ -87,18 +89,6 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
             connection.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
         distributed.same_as_main(cast(nn.Module, network))
         _train(replace(fit_with, judge=judge), state, console)
-
-
-def _check_same_pictures(data: Packed, command: Plan) -> None:
-    """UserError unless all processes have the same ones, for each takes its rows of a batch by their numbers.
-
-    It waits for all of them: so no run is begun in which one cannot take part.
-    """
-    if len(set(connection.gather(data.fingerprint))) > 1:
-        raise UserError(
-            f"data={command.config['data']['name']} has other pictures on one machine than on another; "
-            "give all processes of a run the same ones"
-        )
 
 
 def _new_directory(command: Plan, held: ExitStack) -> RunDir:
