@@ -251,5 +251,3 @@ def _bytes(value: Any) -> Tensor:
 def _value(content: Tensor) -> Any:
     """Data, and never code, as with checkpoints."""
     return torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True)
-
-
