@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gentrain.connection import from_main
 from gentrain.seeding import generator
 
 FEATURES = (16, 32, 64)
@@ -96,8 +97,9 @@ class GameWatch:
         """One check after `step` steps; pictures about in [-1, 1], fakes from latents that never change."""
         settings = self.settings
         real, fake = (mean_distance(self._features(x.float())) for x in (real_BCHW, fake_BCHW))
-        # Real pictures that are all the same leave nothing to collapse from.
-        self.diversity = float(fake / real) if real > 0 else 1.0
+        # Real pictures that are all the same leave nothing to collapse from. Processes must decide alike, so
+        # rank 0's number counts: on their devices the same pictures may differ in the last bits.
+        self.diversity = from_main(lambda: float(fake / real) if real > 0 else 1.0)
         right = float(self._right) / max(1, self._counted)
         self._right, self._counted = torch.zeros_like(self._right), 0
         if step > settings.after_steps:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from gentrain import distributed
+from gentrain import connection
 from gentrain.errors import RunFailed, UserError
 from gentrain.files import NO_SPACE, write_atomically
 
@@ -101,7 +101,7 @@ def from_main(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
         found = find()
         return None if found is None else vars(found)
 
-    sent = distributed.from_main(fields)
+    sent = connection.from_main(fields)
     return None if sent is None else Checkpoint(**sent)
 
 

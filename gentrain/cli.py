@@ -44,6 +44,11 @@ def main() -> NoReturn:
     if "--version" in arguments:
         print(f"gentrain {gentrain.__version__}")
         sys.exit(0)
+    try:
+        ranks.check_environment()
+    except UserError as error:  # each says it: none knows whether it is the one to speak
+        print(f"gentrain: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
     if ranks.world_size() > 1:
         sys.excepthook = ranks.say_once
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting

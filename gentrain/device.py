@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from gentrain.distributed import device_of, threads_for_each
+from gentrain.connection import connected, gather
 from gentrain.errors import UserError
+from gentrain.ranks import local_rank, world_size
 from gentrain.settings import Device
 
 
@@ -62,7 +64,7 @@ def set_up(section: Mapping[str, Any]) -> Place:
     check_device(section)
     settings = Device(**section)
     name = resolve(settings.name)
-    threads = threads_for_each() if settings.threads is None else settings.threads
+    threads = _threads_for_each() if settings.threads is None else settings.threads
     if threads is not None:
         torch.set_num_threads(threads)
     if settings.deterministic:
@@ -73,9 +75,35 @@ def set_up(section: Mapping[str, Any]) -> Place:
     torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and name == "cuda")
     return Place(
-        device_of(name),
+        _device_of(name),
         torch.bfloat16 if bf16 else None,
         name == "cuda" if settings.channels_last == "auto" else settings.channels_last,
         settings.compile,
         name == "cuda" and settings.cuda_graph,
     )
+
+
+def _threads_for_each() -> int | None:
+    """CPU threads for each process of a machine: its cores, shared by those that may run on them.
+
+    None if a process is alone, or if OMP_NUM_THREADS was set by hand: torchrun sets it to 1 where nobody did.
+    """
+    if not connected() or os.environ.get("OMP_NUM_THREADS", "1") != "1":
+        return None
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [os.cpu_count() or 1]
+    count = len(cores) if hasattr(os, "sched_getaffinity") else cores[0]
+    mine = [socket.gethostname(), *map(str, cores)]
+    return max(1, count // gather(mine).count(mine))
+
+
+def _device_of(name: str) -> torch.device:
+    """The device of this process: of several GPUs the one with its number."""
+    if name != "cuda" or world_size() == 1:
+        return torch.device(name)
+    if local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank()} of this machine has no GPU of its own: there are "
+            f"{torch.cuda.device_count()}; start at most as many processes (--nproc-per-node)"
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from gentrain import checkpoint, distributed
+from gentrain import checkpoint, connection, distributed
 from gentrain.checkpoint import Checkpoint
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
@@ -161,7 +161,7 @@ def evaluate_split(
         if indices is not None:
             figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
             mine[number] = {name: value.cpu().double() for name, value in figures.items()}
-    batches = dict(pair for each in distributed.gather(mine) for pair in each.items())
+    batches = dict(pair for each in connection.gather(mine) for pair in each.items())
     in_order = [batches[number] for number in sorted(batches)]
     return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}
 
@@ -184,8 +184,8 @@ def _evaluate(this: Fit, state: State) -> bool:
         )
         if found is None:
             return False
-        found = distributed.all_as_main(found)  # of the same pictures, but what is decided on it must agree
         values[TAG] = found
+    values = connection.from_main(partial(dict, values))  # all have the same, so that they decide alike
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
     _keep_best(this, state, values)
@@ -253,7 +253,7 @@ def save(this: Fit, state: State, name: str | None = None) -> None:
     _settle(this, state)
     if is_main():
         _write(this, state, name)
-    distributed.barrier()  # no process ends before it is written
+    connection.barrier()  # no process ends before it is written
 
 
 def _write(this: Fit, state: State, name: str | None) -> None:

@@ -69,13 +69,24 @@ def my_rows(batch_size: int, accumulate_steps: int) -> list[int]:
     return rows
 
 
+def check_environment() -> None:
+    """UserError if the variables make no sense, and so do not say which process this is."""
+    if world_size() == 1:
+        return
+    numbers = {name: _number(name, 0) for name in ("RANK", "LOCAL_RANK", "MASTER_PORT")}
+    if not 0 <= numbers["RANK"] < world_size():
+        raise UserError(
+            f"RANK={numbers['RANK']} in the environment is not among WORLD_SIZE={world_size()} processes"
+        )
+
+
 # ---- who speaks of a failure
 
 _ask: Callable[[], bool] | None = None
 
 
 def ask_whether_to_speak(ask: Callable[[], bool] | None) -> None:
-    """From now on `may_speak` is `ask`: set by distributed.py while processes are connected."""
+    """From now on `may_speak` is `ask`: set by connection.py while processes are connected."""
     global _ask
     _ask = ask
 
@@ -104,4 +115,4 @@ def _number(name: str, default: int) -> int:
     try:
         return int(os.environ.get(name, default))
     except ValueError as error:
-        raise UserError(f"{name}={os.environ[name]} in the environment is no number") from error
+        raise UserError(f"{name}={os.environ[name]} in the environment is no whole number") from error

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from gentrain.distributed import largest
+from gentrain.connection import largest
 from gentrain.errors import Interrupted
 from gentrain.ranks import is_main, world_size
 
@@ -41,7 +41,7 @@ class StopRequest:
         self.graceful = False
         self.signal: int | None = None  # that this process was sent
         self._agreed = 0
-        self._steps, self._steps_left, self._asked_at = 0, 1, time.monotonic()
+        self._steps, self._steps_left, self._asked_at = 0, 1, time.monotonic()  # since all were asked
         self._before: dict[int, object] = {}
 
     @property
@@ -54,23 +54,27 @@ class StopRequest:
 
     def agree(self) -> bool:
         """`requested`, after asking all processes, which must all call this: a tiny all-reduce."""
-        if world_size() > 1:
-            now = time.monotonic()
-            seconds_a_step = (now - self._asked_at) / max(1, self._steps)
-            agreed, slowest = largest(self.signal or 0, seconds_a_step)
-            if agreed and not self._agreed and is_main():
-                self._say(int(agreed))
-            self._agreed = self._agreed or int(agreed)
-            self._steps, self._steps_left = 0, max(1, int(ASK_EVERY_SECONDS / max(1e-6, slowest)))
-            self._asked_at = time.monotonic()
-        return self.requested
+        self._steps = 0  # what was done meanwhile says nothing of how long a step takes
+        return self._ask()
 
     def agree_after_step(self) -> None:
         """As `agree`, but only every so many steps that about half a second has gone by."""
         self._steps += 1
         self._steps_left -= 1
         if self._steps_left <= 0:
-            self.agree()
+            self._ask()
+
+    def _ask(self) -> bool:
+        if world_size() > 1:
+            seconds_a_step = (time.monotonic() - self._asked_at) / max(1, self._steps)
+            agreed, slowest = largest(self.signal or 0, seconds_a_step)
+            if agreed and not self._agreed and is_main():
+                self._say(int(agreed))
+            self._agreed = self._agreed or int(agreed)
+            # At most twice as many as the last time: few steps say little, above all where a GPU runs behind.
+            self._steps_left = max(1, min(2 * self._steps, int(ASK_EVERY_SECONDS / max(1e-6, slowest))))
+            self._steps, self._asked_at = 0, time.monotonic()
+        return self.requested
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentrain import cli, distributed
+from gentrain import cli, connection, distributed
 from gentrain.build import make_learner
 from gentrain.data import view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.device import set_up
 from gentrain.loop import evaluate_split
+from gentrain.ranks import is_main
 from gentrain.seeding import generator, seed_step
 from gentrain.settings import Train
 
@@ -137,7 +138,7 @@ def train(case: str, steps: int) -> dict[str, Any]:
         losses.append(float(metrics["loss"]))
     figures = evaluate_split(learner.eval_step, valid, settings.batch_size, seed)
     weights = torch.cat([value.double().reshape(-1) for value in _tensors(learner.parts)])
-    everywhere = distributed.gather(weights)
+    everywhere = connection.gather(weights)
     return {
         "losses": torch.tensor(losses, dtype=torch.float64),
         "metrics": {name: float(value) for name, value in metrics.items()},
@@ -165,12 +166,12 @@ def in_float64() -> None:
 
 def as_process(folder: Path, steps: int) -> None:
     """What each child does: all cases, in float32 and then in float64."""
-    with distributed.together("cpu"):
+    with connection.together("cpu"):
         for precision in ("float32", "float64"):
             if precision == "float64":
                 in_float64()
             results = {case: train(case, steps) for case in CASES}
-            if distributed.is_main():
+            if is_main():
                 torch.save(results, folder / f"{precision}.pt")
 
 

@@ -29,12 +29,13 @@ import hydra
 import torch
 import torch.distributed as dist
 
-from gentrain import cli, distributed
+from gentrain import cli, connection
 from gentrain.build import make_learner
 from gentrain.data import image_shape, view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.device import set_up
+from gentrain.ranks import is_main, world_size
 from gentrain.rundir import versions
 from gentrain.seeding import seed_step
 from gentrain.settings import Train
@@ -53,9 +54,7 @@ class Links:
     """What all-reduces run over. Bytes a second and seconds a message."""
 
     within: float  # between GPUs of one machine
-    between: (
-        float  # between machines, a GPU's share of its machine's link included or not, as it was measured
-    )
+    between: float  # between machines: what all GPUs of one have together
     latency: float
 
 
@@ -79,7 +78,8 @@ def step_seconds(
 
 
 def compose(model: str, batch_size: int | None) -> dict[str, Any]:
-    overrides = [f"model={model}", "device=cpu", "train.max_steps=100000"]
+    threads = f"device.threads={os.environ['OMP_NUM_THREADS']}"  # else each takes its share of the cores
+    overrides = [f"model={model}", "device=cpu", threads, "train.max_steps=100000"]
     if batch_size is not None:
         overrides.append(f"train.batch_size={batch_size}")
     with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
@@ -103,7 +103,7 @@ def time_steps(model: str, halved: bool, seconds: float) -> dict[str, Any]:
         return time.perf_counter() - begun
 
     warm = [take(step) for step in range(WARM_STEPS)]
-    steps = max(5, round(seconds / distributed.largest(min(warm))[0]))
+    steps = max(5, round(seconds / connection.largest(min(warm))[0]))
     taken = [take(WARM_STEPS + step) * 1e3 for step in range(steps)]
     parameters = sum(p.numel() for p in learner.parts["model"].parameters())  # type: ignore[attr-defined]
     return {"ms": taken, "batch_size": settings.batch_size, "parameters": parameters}
@@ -116,7 +116,7 @@ def time_all_reduces() -> dict[str, float]:
         values = torch.zeros(size // 4)
         times = []
         for _ in range(30 if size < 2**22 else 8):
-            distributed.barrier()
+            connection.barrier()
             begun = time.perf_counter()
             dist.all_reduce(values)
             times.append(time.perf_counter() - begun)
@@ -125,11 +125,11 @@ def time_all_reduces() -> dict[str, float]:
 
 
 def as_process(file: Path, halved: bool, seconds: float) -> None:
-    with distributed.together("cpu"):
+    with connection.together("cpu"):
         found: dict[str, Any] = {model: time_steps(model, halved, seconds) for model in MODELS}
-        if distributed.world_size() > 1:
+        if world_size() > 1:
             found["all_reduce"] = time_all_reduces()
-        if distributed.is_main():
+        if is_main():
             file.write_text(json.dumps(found))
 
 

@@ -9,15 +9,20 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import hydra
 import pytest
 import torch
 from conftest import Command
-from families import FAMILIES, curves, newest
+from families import FAMILIES, assert_same_run, curves, newest
 
-from gentrain import ranks, seeding
+from gentrain import cli, distributed, ranks, seeding, signals
+from gentrain.build import make_learner
+from gentrain.device import set_up
 from gentrain.distributed import mine_of
 from gentrain.ranks import my_rows
+from gentrain.signals import StopRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = FAMILIES["vae"]
@@ -145,6 +150,51 @@ def test_pieces_of_work_are_dealt_out_with_as_many_turns_for_all(monkeypatch: py
     assert dealt == [[(0, "a"), (3, "d")], [(1, "b"), (4, None)], [(2, "c"), (5, None)]]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_few_pictures_some_processes_draw_none(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
+        config = cli.plain(
+            hydra.compose("config", [*FAMILIES[family], "data=folder", "data.size=8", "device=cpu"])
+        )
+    learner = make_learner(config, set_up(config["device"]))
+    monkeypatch.setattr(distributed, "gather_rows", lambda rows: rows)
+    counts = []
+    for rank in range(4):
+        as_rank(monkeypatch, rank, 4)
+        drawn = distributed.sample(learner.sample, 3, seeding.generator(0, "sample"))
+        assert (drawn.dtype, drawn.shape[1:]) == (torch.uint8, (3, 8, 8))
+        counts.append(len(drawn))
+    assert counts == [0, 1, 1, 1]
+
+
+def test_processes_ask_each_other_every_half_second_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_rank(monkeypatch, 0, 2)
+    now, asked = 0.0, 0
+
+    def largest(*numbers: float) -> list[float]:
+        nonlocal asked
+        asked += 1
+        return list(numbers)
+
+    def steps_that_ask(count: int, seconds: float) -> list[int]:
+        nonlocal now
+        found = []
+        for step in range(1, count + 1):
+            now, before = now + seconds, asked
+            stop.agree_after_step()
+            found += [step] * (asked - before)
+        return found
+
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(signals, "largest", largest)
+    stop = StopRequest()
+    assert steps_that_ask(22, 0.09) == [1, 3, 7, 12, 17, 22]
+    for _ in range(3):  # the batches of an evaluation, which are faster than steps
+        now += 0.001
+        stop.agree()
+    assert steps_that_ask(3, 2.0) == [1, 2, 3]
+
+
 # ---- mistakes
 
 
@@ -176,6 +226,23 @@ def test_the_others_are_silent_while_rank_0_has_time_to_speak(monkeypatch: pytes
     assert ranks.may_speak() and not waited
     as_rank(monkeypatch, 1, 2)
     assert ranks.may_speak() and waited == [10.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WORLD_SIZE", "two", "WORLD_SIZE=two in the environment is no whole number"),
+        ("MASTER_PORT", "http", "MASTER_PORT=http in the environment is no whole number"),
+        ("RANK", "2", "RANK=2 in the environment is not among WORLD_SIZE=2 processes"),
+    ],
+)
+def test_variables_that_make_no_sense(
+    name: str, value: str, said: str, gentrain: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_rank(monkeypatch, 0, 2)
+    monkeypatch.setenv(name, value)
+    told = gentrain("model=vae")
+    assert (told.status, told.err) == (2, f"gentrain: {said}\n")
 
 
 @pytest.mark.parametrize("missing", ["RANK", "MASTER_PORT"])
@@ -215,9 +282,13 @@ def two_processes(*arguments: str, before: str = "") -> list[subprocess.Complete
         for rank in range(2)
     ]
     done = []
-    for child in children:
-        out, err = child.communicate(timeout=120)
-        done.append(subprocess.CompletedProcess(child.args, child.returncode, out, err))
+    try:
+        for child in children:
+            out, err = child.communicate(timeout=120)
+            done.append(subprocess.CompletedProcess(child.args, child.returncode, out, err))
+    finally:
+        for child in children:
+            child.kill()  # if one hangs
     return done
 
 
@@ -316,6 +387,89 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_one_goes_on(
     assert went_on.status == 0
     assert "going on with 1 process, where the last session had 2" in went_on.out
     assert_close_runs(Path("whole"), Path("run"))
+
+
+def test_two_processes_that_were_stopped_end_bit_for_bit_as_two_that_were_not(
+    tiny: list[str], gentrain: Command
+) -> None:
+    """`gentrain` is for its empty folder."""
+    settings = [*tiny, *VAE, "model.dropout=0.1"]
+    done = [
+        *two_processes(*settings, "run_dir=whole"),
+        *two_processes(*settings, "run_dir=run", before=SIGNALLED.format(name="SIGTERM", step=2)),
+    ]
+    assert [one.returncode for one in done] == [0, 0, 143, 143], [one.stderr for one in done]
+    assert newest(Path("run"))["step"] < 6
+    done = two_processes("resume=run")
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    assert "going on with" not in done[0].stdout, "as many processes as before"
+    assert_same_run(Path("whole"), Path("run"))
+
+
+def test_what_only_one_process_cannot_do_ends_all(tiny: list[str], gentrain: Command) -> None:
+    """While the others wait for it without a limit, and before there is a run."""
+    no_folder = """
+from gentrain.errors import UserError
+from gentrain.tasks import train
+original = train.open_data
+def open_data(section, progress):
+    if rank == 1: raise UserError("there is no such folder here")
+    return original(section, progress)
+train.open_data = open_data
+"""
+    done = two_processes(*tiny, *VAE, "run_dir=run", before=no_folder)
+    assert done[1].returncode == 2
+    assert done[1].stderr == "gentrain: there is no such folder here\n"
+    assert (done[0].returncode, done[0].stdout, done[0].stderr) == (1, "", "")
+    assert not Path("run").exists()
+
+
+def test_all_processes_must_mean_the_same(whole: list[str], gentrain: Command) -> None:
+    """A run that the other machine does not see is a new one there."""
+    unseen = "import gentrain.tasks.plan as plans\nif rank == 1: plans.is_run = lambda path: False\n"
+    unseen += "if rank == 1: plans._may_become_run = lambda path: True\n"
+    done = two_processes(*whole, "run_dir=whole", before=unseen)
+    assert [one.returncode for one in done] == [2, 2]
+    said = (
+        "gentrain: the processes of this run do not agree on what to do; give all the same command, and a run "
+        "directory that is seen from all machines\n"
+    )
+    assert sorted(one.stderr for one in done) == ["", said]
+
+
+def test_all_processes_must_have_the_same_pictures(tiny: list[str], gentrain: Command) -> None:
+    other_pictures = """
+from dataclasses import replace
+from gentrain.tasks import train
+original = train.open_data
+def open_data(section, progress):
+    return replace(original(section, progress), fingerprint=f"of machine {rank}")
+train.open_data = open_data
+"""
+    done = two_processes(*tiny, *VAE, "run_dir=run", before=other_pictures)
+    assert [one.returncode for one in done] == [2, 2]
+    said = (
+        "gentrain: data=folder has other pictures on one machine than on another; "
+        "give all processes of a run the same ones\n"
+    )
+    assert sorted(one.stderr for one in done) == ["", said]
+    assert not Path("run").exists()
+
+
+def test_a_finished_run_is_said_and_written_to_be_finished_by_rank_0(
+    whole: list[str], gentrain: Command
+) -> None:
+    """One that was killed between its last checkpoint and its last word."""
+    Path("whole/result.json").unlink()
+    rank_0_writes = """
+from gentrain.rundir import RunDir
+if rank != 0: del RunDir.write_result
+"""
+    done = two_processes("resume=whole", before=rank_0_writes)
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert "is already finished, at step 6" in done[0].stdout
+    assert done[1].stdout == ""
+    assert json.loads(Path("whole/result.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.parametrize("killed", [1])

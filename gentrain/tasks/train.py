@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from gentrain import checkpoint as checkpoints
-from gentrain import distributed
+from gentrain import connection, distributed
 from gentrain.build import make_learner
 from gentrain.checkpoint import Checkpoint
 from gentrain.data import Packed, open_data, view_of
@@ -35,6 +35,7 @@ from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import weights_of
+from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start, started_by
 from gentrain.tracking import NoTracker, Tracker, read_metrics
@@ -55,11 +56,12 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
     command, console = plan(config, overrides), console_of_rank()
     settings = Train(**command.config["train"])
     with (
-        distributed.together(resolve(command.config["device"]["name"])),
+        connection.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
         _failures_explained(settings, command.run_dir),
     ):
+        check_same_command(command)
         stored = None
         if command.resumes:
             assert command.run_dir is not None
@@ -70,10 +72,11 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         elif command.start_from is not None:
             stored = checkpoints.from_main(partial(checkpoints.load_or_explain, command.start_from))
         with preparing(console) as progress:
-            data = distributed.in_turn(partial(open_data, command.config["data"], progress))
+            data = connection.in_turn(partial(open_data, command.config["data"], progress))
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
+        check_same_pictures(command, data)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = _new_directory(command, held)
         tracker = (
@@ -83,7 +86,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         fit_with = _fit_with(command, directory, data, learner, place, state, tracker, stop, console)
         network = learner.parts["model"]
         if stored is None and command.weights_from is None:
-            distributed.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
+            connection.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
         distributed.same_as_main(cast(nn.Module, network))
         _train(replace(fit_with, judge=judge), state, console)
 
@@ -96,7 +99,7 @@ def _new_directory(command: Plan, held: ExitStack) -> RunDir:
         held.callback(directory.unlock)
         return str(directory.path)
 
-    return RunDir(Path(distributed.from_main(make)))
+    return RunDir(Path(connection.from_main(make)))
 
 
 def _last_checkpoint(directory: RunDir, held: ExitStack, console: Console) -> Checkpoint | None:
@@ -113,11 +116,11 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     max_steps = command.config["train"]["max_steps"]
     if stored is None or stored.step < max_steps or stored.pending:
         return False
-    if not directory.read_result():  # killed between its last checkpoint and its last word
+    if is_main() and not directory.read_result():  # killed between its last checkpoint and its last word
         lines = read_metrics(directory.path / "metrics.jsonl", stored.step)
         latest = {key: value for line in lines for key, value in line.items() if key != "step"}
         directory.write_result("finished", stored.step, latest)
-    more = f"gentrain {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
+    more = f"{started_by()} {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
     say(console, f"{directory.path} is already finished, at step {stored.step}; to go on: {more}")
     return True
 
@@ -258,8 +261,8 @@ def _train(this: Fit, state: State, console: Console) -> None:
     except Interrupted:
         status = "interrupted"
         raise
-    except distributed.Lost as error:
-        status = "interrupted"  # nothing is wrong with the run itself
+    except connection.Lost as error:
+        status = "interrupted"  # no failure of the run: a sweep goes on with it, and does not begin anew
         again = f"{started_by()} {as_typed('resume', this.run.path)}"
         raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
     except (RunFailed, OSError) as error:
@@ -273,7 +276,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
                 this.tracker.close()
                 this.run.write_result(status, state.step, this.tracker.latest)
         say_end(this.run, status, state, console)
-    distributed.barrier()  # else who ends first has others killed while they write
+    connection.barrier()  # else who ends first has others killed while they write
     if this.stop.requested:
         raise Interrupted(this.stop.exit_status)
 
