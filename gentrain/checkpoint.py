@@ -142,6 +142,8 @@ def load_to_go_on(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     except Damaged as error:
         complaints.append(f"{best} is damaged ({error})")
         best.rename(best.with_name("best.pt.damaged"))
+    if found is not None and not best.is_file():
+        found.best = None  # it was of later, and an older one had been overwritten: the next one is the best
     return found, complaints
 
 

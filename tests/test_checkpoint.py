@@ -106,11 +106,16 @@ def test_going_on_puts_damaged_files_aside_and_prunes_only_whole_ones(tmp_path: 
     found, complaints = checkpoint.load_to_go_on(tmp_path)
     assert found is not None
     assert found.step == 4
+    assert found.best is None, "its file is of later, and was put aside"
     assert len(complaints) == 1
     checkpoint.save(tmp_path / checkpoint.file_name(5), example(5))
     checkpoint.prune(tmp_path, 1)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["best.pt.later", "step_00000005.pt", "step_00000006.pt.damaged"]
+    checkpoint.save(tmp_path / "best.pt", example(3))
+    kept, _ = checkpoint.load_to_go_on(tmp_path)
+    assert kept is not None
+    assert kept.best == example().best
 
 
 def test_when_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:
