@@ -199,6 +199,25 @@ def test_exact_and_bound_of_training_are_apart(tmp_path: Path) -> None:
     )
 
 
+def test_distances_of_other_extractors_or_counts_are_apart(tmp_path: Path) -> None:
+    tag = "valid/frechet_distance"
+    ways = {"a": "domain@1, 70 samples", "b": "domain@1, 90 samples", "c": "domain@1, 70 samples"}
+    for name, how in ways.items():
+        run = make_run(tmp_path / name, "gan")
+        meta = json.loads((run / "meta.json").read_text())
+        (run / "meta.json").write_text(json.dumps(meta | {"measured": {tag: how}}))
+        (run / "metrics.jsonl").write_text(json.dumps({"step": 20, tag: 3.5}) + "\n")
+    comparison = collect([str(tmp_path)], 8)
+    found = [column for column in comparison.columns if column.name == tag]
+    assert sorted(column.protocol["measured"] for column in found) == ["domain@1, 70 samples", "domain@1, 90 samples"]
+
+
+@pytest.mark.parametrize("name", ["samples", "data"])
+def test_a_run_may_be_called_like_a_folder_of_a_run(name: str, tmp_path: Path) -> None:
+    run = collect([str(evaluated(make_run(tmp_path / name)))], 8).runs[0]
+    assert [figure.name for figure in run.figures if figure.source == "evaluation.json"] == ["bits_per_dim"]
+
+
 def test_the_registry_knows_the_kind_of_likelihood() -> None:
     for family in MODELS.values():
         model = target(family.model)
