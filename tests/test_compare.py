@@ -332,6 +332,22 @@ def test_runs_are_found_below_and_once(tmp_path: Path, monkeypatch: pytest.Monke
             find_runs([pattern])
 
 
+def test_a_file_that_may_not_be_read_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = evaluated(make_run(tmp_path / "a")) / "evaluation.json"
+    original = Path.read_text
+
+    def refused(self: Path, *arguments: Any, **named: Any) -> str:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    comparison = collect([str(tmp_path)], 8)
+    assert comparison.runs[0].problems == [f"{path} cannot be read: Permission denied"]
+    assert "valid/bits_per_dim" in {figure.name for figure in comparison.runs[0].figures}
+    assert "cannot be read: Permission denied" in page(comparison)
+
+
 BROKEN = {
     "config.yaml": {
         None: "it has no config.yaml", "a: [": "its config.yaml cannot be read", "5": "its config.yaml cannot be read",

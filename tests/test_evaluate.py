@@ -101,6 +101,17 @@ def test_copies_are_found(real: dict[str, Tensor]) -> None:
     assert found.nearest_rmse["samples"][0] == 0 < found.nearest_rmse["held_out"][0]
 
 
+def test_pictures_that_cannot_be_drawn_anew_have_one_floor(real: dict[str, Tensor]) -> None:
+    protocol = {"samples": COUNT, "against": "", "training": ""}
+    sets = Sets(faces(30_000), real["test"], {"train": real["train"]}, real["training"], protocol)
+    found, with_fresh = judge(sets, EXTRACTOR, 256, lambda done, total: None), judged(faces(30_000), real)
+    for name, figure in found.figures.items():
+        beside = {"copies": {"held_out"}, "nearest_train_rmse": {"held_out"}}.get(name, {"train"})
+        assert set(figure.floor) == (set() if name.startswith("nearer") else beside), name
+        assert figure.mean == with_fresh.figures[name].mean, name
+    assert found.nearest_rmse == with_fresh.nearest_rmse
+
+
 def test_fresh_faces_are_in_no_split() -> None:
     """By the factors that are read back from the pictures: none is a face of any split, at the largest count."""
     section = {"name": "anime", "size": 32, "channels": 3, "count": 1_000_000, "seed": 5, "levels": 256}

@@ -68,7 +68,8 @@ def read_run(path: Path, label: str) -> Run:
         run.sweep = str(_read_json(run, "../sweep.json").get("command", ""))
         lines = _read_metrics(run)
         run.curves = _curves(lines)
-        run.figures = _task_figures(run) + _validation(run, meta) + _cost(run, meta, lines)
+        run.figures = _validation(run, meta) + _cost(run, meta, lines)
+        run.figures = _task_figures(run) + run.figures  # last: one of its files may be unreadable
     except OSError as error:
         run.problems.append(f"{error.filename} cannot be read: {error.strerror}")
     return run

@@ -123,8 +123,8 @@ def _write(
     judgement: Judgement | None,
     cost: Mapping[str, float],
 ) -> None:
-    content = {"protocol": protocol, "figures": {name: _as_json(figure) for name, figure in figures.items()}}
-    content["cost"] = cost
+    shown = {name: _as_json(figure) for name, figure in figures.items()}
+    content: dict[str, Any] = {"protocol": protocol, "figures": shown, "cost": cost}
     nearest = trained.path / "evaluate" / "nearest.png"
     if judgement is None:
         nearest.unlink(missing_ok=True)  # an earlier evaluation's, perhaps of other weights
