@@ -174,10 +174,11 @@ def test_another_protocol_is_another_column(other: dict[str, Any], tmp_path: Pat
 
 def test_whose_figure_it_is_makes_no_column_but_is_said(tmp_path: Path) -> None:
     evaluated(make_run(tmp_path / "a"))
-    evaluated(make_run(tmp_path / "b"), step=10, weights="last weights")
+    evaluated(make_run(tmp_path / "b"), step=10, weights="last weights", samples_are="means")
     comparison = collect([str(tmp_path)], 8)
     assert len([column for column in comparison.columns if column.name == "bits_per_dim"]) == 1
     assert "step 10, last weights" in page(comparison)
+    assert "samples_are=means" in page(comparison)
 
 
 def test_exact_and_bound_of_training_are_apart(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_evaluation_of_a_run_on_anime(gentrain: Command, monkeypatch: pytest.Mon
     assert figures["recall[" + LABEL + "]"]["protocol"]["k"] == 3
     assert figures["copies"]["protocol"]["training"] == "300 of 300"
     assert "precision" not in written["protocol"]
+    assert written["protocol"]["samples_are"].startswith("draws from the density")
     assert set(written["nearest_train_rmse"]) == {"quantiles", "samples", "held_out"}
     assert written["cost"]["parameters"] > 0 < written["cost"]["images_per_second"]
     assert Path("run/evaluate/nearest.png").stat().st_size > 1000

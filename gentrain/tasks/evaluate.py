@@ -24,6 +24,7 @@ from gentrain.judging import QUANTILES, Judgement, draw_sets, how_many, judge
 from gentrain.metrics.extractors import EXTRACTORS, Extractor, make_extractor
 from gentrain.metrics.figure import Figure
 from gentrain.metrics.likelihood import likelihood
+from gentrain.models import SaysHowItSamples
 from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
 from gentrain.rundir import write_json
@@ -69,8 +70,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     # Before anything takes long: what cannot be done is said at once.
     count = _count(settings, packed, console)
     extractor = None if count is None else make_extractor(settings.extractor, trained.place.device)
-    view = view_of(trained.config["data"])
-    images = Images(packed.split(settings.split), view, trained.place.device)
+    images = Images(packed.split(settings.split), view_of(trained.config["data"]), trained.place.device)
     with preparing(console, "evaluating") as progress, trained.place.autocasting():
         entropy_bits = packed.facts.get("entropy_bits")
         figures = likelihood(
@@ -81,24 +81,32 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         judgement = _judged(trained, packed, extractor, count, settings, console)
         figures |= judgement.figures
     figures[f"seconds_for_{TIMED}_samples"] = _timed(trained)
-    protocol = {
+    protocol, cost = _protocol(trained, packed, settings, config["device"]["precision"]), _cost(trained)
+    _print(console, protocol, figures, judgement, cost)  # first: a disk may be full
+    _write(trained, protocol, figures, judgement, cost)
+    also = " and evaluate/nearest.png" if judgement is not None else ""
+    say(console, f"written to {trained.path / 'evaluation.json'}{also}")
+
+
+def _protocol(trained: TrainedRun, packed: Packed, settings: Settings, precision: str) -> dict[str, Any]:
+    """What all figures of the evaluation have in common."""
+    view, model = view_of(trained.config["data"]), trained.model
+    protocol: dict[str, Any] = {
         "run": str(trained.path),
         "step": trained.step,
         "weights": "averaged weights" if trained.averaged else "last weights",
         "split": settings.split,
-        "images": len(images),
+        "images": packed.counts[settings.split],
         "levels": view.levels,
         "pictures": view.in_words,
         "seed": settings.seed,
         "data_fingerprint": packed.fingerprint,
     }
-    if config["device"]["precision"] not in ("auto", "float32"):  # auto is float32 here
-        protocol["precision"] = config["device"]["precision"]
-    cost = _cost(trained)
-    _print(console, protocol, figures, judgement, cost)  # first: a disk may be full
-    _write(trained, protocol, figures, judgement, cost)
-    also = " and evaluate/nearest.png" if judgement is not None else ""
-    say(console, f"written to {trained.path / 'evaluation.json'}{also}")
+    if isinstance(model, SaysHowItSamples):
+        protocol["samples_are"] = model.samples_in_words()
+    if precision not in ("auto", "float32"):  # auto is float32 here
+        protocol["precision"] = precision
+    return protocol
 
 
 def _count(settings: Settings, packed: Packed, console: Console) -> int | None:
@@ -192,7 +200,8 @@ def _print(
     _show(console, title, {name: figure for name, figure in figures.items() if name not in judged}, [])
     if judgement is not None:
         floors = list(dict.fromkeys(name for figure in judged.values() for name in figure.floor))
-        _show(console, "samples, and beside them real pictures in their place", judged, floors)
+        how = f" ({protocol['samples_are']})" if "samples_are" in protocol else ""
+        _show(console, escape(f"samples{how}, and beside them real pictures in their place"), judged, floors)
         ranks = Table(title="root mean square difference to the nearest training picture: quantiles")
         ranks.add_column("of", overflow="fold")
         for at in QUANTILES:
