@@ -240,5 +240,6 @@ def _show(console: Console, title: str, figures: Mapping[str, Figure], floors: l
         table.add_row(*map(escape, row))  # a name's brackets are no markup
         below.append(f"{name}: {f'{figure.unit}; ' if figure.unit else ''}{meaning}")
     console.print(table)
-    for line in () if wide else below:
-        say(console, line)
+    if not wide:
+        for line in below:
+            say(console, line)
