@@ -118,6 +118,10 @@ def load_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
             return load(path), complaints
         except Damaged as error:
             complaints.append(f"{path} is damaged ({error})")
+        except FileNotFoundError:
+            if path in newest_first(directory):  # a broken link
+                raise
+            return load_newest(directory)  # a run that is training has written a newer one, and dropped it
     return None, complaints
 
 
