@@ -41,7 +41,10 @@ def test_ctrl_c_waits_for_the_command_to_save(tmp_path: Path) -> None:
     (tmp_path / "gentrain").mkdir()
     (tmp_path / "gentrain" / "__init__.py").touch()
     (tmp_path / "gentrain" / "__main__.py").write_text(SLOW_TO_SAVE)
-    code = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import reproduce; reproduce._gentrain('x=1')"
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # some shells ignore it
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r})\nimport reproduce\nreproduce._gentrain('x=1')"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=tmp_path,
