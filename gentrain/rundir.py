@@ -112,7 +112,7 @@ class RunDir:
         write_json(file, meta)
 
     def record_measure(self, tag: str, how: str) -> None:
-        """Add to meta.json how a figure of training is measured, for whoever compares it with another run's."""
+        """Add to meta.json how a figure of training is measured: for who compares it with another run's."""
         file = self.path / "meta.json"
         meta = json.loads(file.read_text())
         meta["measured"] = meta.get("measured", {}) | {tag: how}

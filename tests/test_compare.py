@@ -210,7 +210,10 @@ def test_distances_of_other_extractors_or_counts_are_apart(tmp_path: Path) -> No
         (run / "metrics.jsonl").write_text(json.dumps({"step": 20, tag: 3.5}) + "\n")
     comparison = collect([str(tmp_path)], 8)
     found = [column for column in comparison.columns if column.name == tag]
-    assert sorted(column.protocol["measured"] for column in found) == ["domain@1, 70 samples", "domain@1, 90 samples"]
+    assert sorted(column.protocol["measured"] for column in found) == [
+        "domain@1, 70 samples",
+        "domain@1, 90 samples",
+    ]
 
 
 @pytest.mark.parametrize("name", ["samples", "data"])

@@ -79,6 +79,8 @@ def test_the_table_names_its_protocol(tmp_path: Path) -> None:
     assert row == ["vae", "≤ 5.25", "", "3 (1.2)", "", "", "", "", "1.50 M"]
     assert reproduce.markdown([row]).count("\n") == 3
     said = reproduce.protocol(run, "anime")
-    assert said.startswith("test split; 50 images; 256 levels; seed 0; data=anime (01234567); extractor=domain@1")
+    assert said.startswith(
+        "test split; 50 images; 256 levels; seed 0; data=anime (01234567); extractor=domain@1"
+    )
     assert "samples=70; against=70 of 90 test images. In brackets: training pictures" in said
     assert "averaged" not in said
