@@ -36,7 +36,7 @@ from gentrain.training_cost import training_cost
 SECTIONS = ()  # of this config: none, they are the run's
 TIMED, REPEATS = 64, 3  # pictures whose drawing is timed, and how often, unless that takes long
 LONG_SECONDS = 2.0
-WIDE = 120  # columns of a terminal in which a table has room for what its figures mean
+WIDE = 150  # columns of a terminal in which a table has room for what its figures mean
 
 
 @dataclass(frozen=True)
