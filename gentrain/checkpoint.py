@@ -118,6 +118,10 @@ def load_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
             return load(path), complaints
         except Damaged as error:
             complaints.append(f"{path} is damaged ({error})")
+        except FileNotFoundError:
+            if path in newest_first(directory):  # a broken link
+                raise
+            return load_newest(directory)  # a run that is training has written a newer one, and dropped it
     return None, complaints
 
 
@@ -142,6 +146,8 @@ def load_to_go_on(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     except Damaged as error:
         complaints.append(f"{best} is damaged ({error})")
         best.rename(best.with_name("best.pt.damaged"))
+    if found is not None and not best.is_file():
+        found.best = None  # it was of later, and an older one had been overwritten: the next one is the best
     return found, complaints
 
 

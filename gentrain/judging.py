@@ -15,7 +15,6 @@ from torch import Tensor
 from gentrain.data import fresh_pictures, view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Packed
-from gentrain.errors import UserError
 from gentrain.images import to_picture
 from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.figure import Figure, mean_of
@@ -51,13 +50,8 @@ class Judgement:
     picture: bytes  # the samples that are nearest to training pictures, as a PNG
 
 
-def how_many(asked: int, packed: Packed, split: str, dims: int) -> int:
-    """Pictures in a set: as many as asked for, or as there are real ones. UserError if too few."""
-    if asked <= dims:
-        raise UserError(
-            f"evaluate.samples={asked} is too few: features of {dims} numbers need more samples than that; "
-            "null leaves them out"
-        )
+def how_many(asked: int, packed: Packed, split: str) -> int:
+    """Pictures in a set: as many as asked for, or as there are real ones."""
     return min(asked, packed.counts[split], packed.counts["train"])
 
 

@@ -113,6 +113,13 @@ class RunDir:
         )
         write_json(file, meta)
 
+    def record_measure(self, tag: str, how: str) -> None:
+        """Add to meta.json how a figure of training is measured: for who compares it with another run's."""
+        file = self.path / "meta.json"
+        meta = json.loads(file.read_text())
+        meta["measured"] = meta.get("measured", {}) | {tag: how}
+        write_json(file, meta)
+
     def processes_before(self) -> int:
         """How many processes the last session of this run had."""
         file = self.path / "meta.json"

@@ -57,7 +57,8 @@ class Job:
 
 def main() -> None:
     arguments = _arguments()
-    out, begun = Path(arguments.out), time.monotonic()
+    out = Path(arguments.out or f"outputs/reproduce/{arguments.data}")
+    begun = time.monotonic()
     shared = [f"data={arguments.data}", *arguments.settings]
     for family in arguments.families:
         job = Job(family, [f"model={family}", *shared], out / "runs" / family)
@@ -80,7 +81,8 @@ def main() -> None:
                 _gentrain(*extra, f"run={job.run}")
         print(f"[{(time.monotonic() - begun) / 60:.1f} min] {family} is done", flush=True)
     _gentrain("task=compare", f"runs={out / 'runs'}", f"compare.out={out / 'compare'}")
-    table = markdown([read_row(out / "runs" / family) for family in arguments.families])
+    runs = [out / "runs" / family for family in arguments.families]
+    table = f"{markdown([read_row(run) for run in runs])}\n{protocol(runs[0], arguments.data)}\n"
     (out / "table.md").write_text(table)
     print(f"\n{table}\n{(time.monotonic() - begun) / 60:.1f} minutes; {out / 'compare' / 'compare.html'}")
 
@@ -97,7 +99,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--families", nargs="+", choices=EXTRAS, default=list(EXTRAS), metavar="FAMILY")
     parser.add_argument("--samples", type=int, default=1000, help="evaluate.samples (default: %(default)s)")
-    parser.add_argument("--out", default="outputs/reproduce", help="a folder (default: %(default)s)")
+    parser.add_argument("--out", help="a folder (default: outputs/reproduce/DATA)")
     parser.add_argument("settings", nargs="*", help="more settings for all families, as for gentrain")
     return parser.parse_args()
 
@@ -108,7 +110,9 @@ def _steps(job: Job, pilots: Path, minutes: float) -> int:
     if begun.is_file():
         from omegaconf import OmegaConf
 
-        return int(OmegaConf.load(begun).train.max_steps)
+        steps = int(OmegaConf.load(begun).train.max_steps)
+        print(f"{job.run} was begun with {steps} steps, and keeps them", flush=True)
+        return steps
     steps = FIRST_PILOT_STEPS
     while True:
         pilot = pilots / str(steps)
@@ -141,18 +145,35 @@ def _batch_size(run: Path) -> int:
 def _gentrain(*settings: str) -> None:
     """The command, which says itself what is wrong if anything is; then there is no going on."""
     print("+ gentrain", *settings, flush=True)
-    done = subprocess.run([sys.executable, "-m", "gentrain", *settings], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    command = subprocess.Popen([sys.executable, "-m", "gentrain", *settings])
+    while command.poll() is None:
+        try:
+            command.wait()
+        except KeyboardInterrupt:
+            continue  # the command has it too, and ends once it has saved; subprocess.run would kill it
+    if command.returncode:
+        sys.exit(command.returncode)
 
 
 def read_row(run: Path) -> list[str]:
-    """Of evaluation.json: the family, what COLUMNS name, and how long it trained."""
+    """Of evaluation.json: the family, what COLUMNS name, and the parameters of all its networks."""
     content = json.loads((run / "evaluation.json").read_text())
     cells = [run.name]
     figures = {name.partition("[")[0]: figure for name, figure in reversed(content["figures"].items())}
     cells += [_cell(figures[name]) if name in figures else "" for name in COLUMNS]
     return [*cells, f"{content['cost']['parameters'] / 1e6:.2f} M"]
+
+
+def protocol(run: Path, data: str) -> str:
+    """How the figures of all rows were measured, in words: all runs are evaluated alike."""
+    from gentrain.comparison.figures import WHOSE, words
+
+    content = json.loads((run / "evaluation.json").read_text())
+    common = {key: value for key, value in content["protocol"].items() if key not in WHOSE} | {"data": data}
+    for name, figure in content["figures"].items():
+        if name.startswith("frechet_distance["):
+            common |= figure["protocol"]
+    return f"{'; '.join(words(common))}. In brackets: training pictures in the samples' place."
 
 
 def _cell(figure: dict[str, Any]) -> str:

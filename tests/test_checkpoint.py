@@ -65,6 +65,25 @@ def test_the_one_before_a_damaged_one_is_used_and_the_damaged_one_named(tmp_path
         checkpoint.load_or_explain(newest)
 
 
+def test_one_that_is_dropped_while_others_look_has_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """train.keep_last=1, and a task on the run."""
+    checkpoint.save(tmp_path / checkpoint.file_name(1), example(1))
+    original = checkpoint.load
+
+    def load(path: Path) -> Checkpoint:
+        if path.name == checkpoint.file_name(1):
+            checkpoint.save(tmp_path / checkpoint.file_name(2), example(2))
+            checkpoint.prune(tmp_path, 1)
+        return original(path)
+
+    monkeypatch.setattr(checkpoint, "load", load)
+    found, complaints = checkpoint.load_newest(tmp_path)
+    assert found is not None
+    assert (found.step, complaints) == (2, [])
+
+
 def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     """Even with a right checksum."""
     sentinel = tmp_path / "sentinel"
@@ -106,11 +125,16 @@ def test_going_on_puts_damaged_files_aside_and_prunes_only_whole_ones(tmp_path: 
     found, complaints = checkpoint.load_to_go_on(tmp_path)
     assert found is not None
     assert found.step == 4
+    assert found.best is None, "its file is of later, and was put aside"
     assert len(complaints) == 1
     checkpoint.save(tmp_path / checkpoint.file_name(5), example(5))
     checkpoint.prune(tmp_path, 1)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["best.pt.later", "step_00000005.pt", "step_00000006.pt.damaged"]
+    checkpoint.save(tmp_path / "best.pt", example(3))
+    kept, _ = checkpoint.load_to_go_on(tmp_path)
+    assert kept is not None
+    assert kept.best == example().best
 
 
 def test_when_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:

@@ -174,10 +174,11 @@ def test_another_protocol_is_another_column(other: dict[str, Any], tmp_path: Pat
 
 def test_whose_figure_it_is_makes_no_column_but_is_said(tmp_path: Path) -> None:
     evaluated(make_run(tmp_path / "a"))
-    evaluated(make_run(tmp_path / "b"), step=10, weights="last weights")
+    evaluated(make_run(tmp_path / "b"), step=10, weights="last weights", samples_are="means")
     comparison = collect([str(tmp_path)], 8)
     assert len([column for column in comparison.columns if column.name == "bits_per_dim"]) == 1
     assert "step 10, last weights" in page(comparison)
+    assert "samples_are=means" in page(comparison)
 
 
 def test_exact_and_bound_of_training_are_apart(tmp_path: Path) -> None:
@@ -197,6 +198,28 @@ def test_exact_and_bound_of_training_are_apart(tmp_path: Path) -> None:
     assert (
         "exact, during training; valid split; 7 images; 256 levels; data=anime (f00d); by step" in read.text
     )
+
+
+def test_distances_of_other_extractors_or_counts_are_apart(tmp_path: Path) -> None:
+    tag = "valid/frechet_distance"
+    ways = {"a": "domain@1, 70 samples", "b": "domain@1, 90 samples", "c": "domain@1, 70 samples"}
+    for name, how in ways.items():
+        run = make_run(tmp_path / name, "gan")
+        meta = json.loads((run / "meta.json").read_text())
+        (run / "meta.json").write_text(json.dumps(meta | {"measured": {tag: how}}))
+        (run / "metrics.jsonl").write_text(json.dumps({"step": 20, tag: 3.5}) + "\n")
+    comparison = collect([str(tmp_path)], 8)
+    found = [column for column in comparison.columns if column.name == tag]
+    assert sorted(column.protocol["measured"] for column in found) == [
+        "domain@1, 70 samples",
+        "domain@1, 90 samples",
+    ]
+
+
+@pytest.mark.parametrize("name", ["samples", "data"])
+def test_a_run_may_be_called_like_a_folder_of_a_run(name: str, tmp_path: Path) -> None:
+    run = collect([str(evaluated(make_run(tmp_path / name)))], 8).runs[0]
+    assert [figure.name for figure in run.figures if figure.source == "evaluation.json"] == ["bits_per_dim"]
 
 
 def test_the_registry_knows_the_kind_of_likelihood() -> None:
@@ -311,6 +334,22 @@ def test_runs_are_found_below_and_once(tmp_path: Path, monkeypatch: pytest.Monke
     }.items():
         with pytest.raises(UserError, match=re.escape(sentence)):
             find_runs([pattern])
+
+
+def test_a_file_that_may_not_be_read_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = evaluated(make_run(tmp_path / "a")) / "evaluation.json"
+    original = Path.read_text
+
+    def refused(self: Path, *arguments: Any, **named: Any) -> str:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    comparison = collect([str(tmp_path)], 8)
+    assert comparison.runs[0].problems == [f"{path} cannot be read: Permission denied"]
+    assert "valid/bits_per_dim" in {figure.name for figure in comparison.runs[0].figures}
+    assert "cannot be read: Permission denied" in page(comparison)
 
 
 BROKEN = {

@@ -101,6 +101,17 @@ def test_copies_are_found(real: dict[str, Tensor]) -> None:
     assert found.nearest_rmse["samples"][0] == 0 < found.nearest_rmse["held_out"][0]
 
 
+def test_pictures_that_cannot_be_drawn_anew_have_one_floor(real: dict[str, Tensor]) -> None:
+    protocol = {"samples": COUNT, "against": "", "training": ""}
+    sets = Sets(faces(30_000), real["test"], {"train": real["train"]}, real["training"], protocol)
+    found, with_fresh = judge(sets, EXTRACTOR, 256, lambda done, total: None), judged(faces(30_000), real)
+    for name, figure in found.figures.items():
+        beside = {"copies": {"held_out"}, "nearest_train_rmse": {"held_out"}}.get(name, {"train"})
+        assert set(figure.floor) == (set() if name.startswith("nearer") else beside), name
+        assert figure.mean == with_fresh.figures[name].mean, name
+    assert found.nearest_rmse == with_fresh.nearest_rmse
+
+
 def test_fresh_faces_are_in_no_split() -> None:
     """By the factors that are read back from the pictures: none is a face of any split, at the largest count."""
     section = {"name": "anime", "size": 32, "channels": 3, "count": 1_000_000, "seed": 5, "levels": 256}
@@ -128,7 +139,7 @@ def anime_run(family: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_evaluation_of_a_run_on_anime(gentrain: Command) -> None:
+def test_evaluation_of_a_run_on_anime(gentrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gentrain(*anime_run("gmm"), "run_dir=run").status == 0
     outcome = gentrain("task=evaluate", "run=run", "evaluate.iwae_samples=2")
     assert outcome.status == 0, outcome.err
@@ -145,6 +156,8 @@ def test_evaluation_of_a_run_on_anime(gentrain: Command) -> None:
     assert frechet["protocol"] == {"extractor": LABEL, "samples": 300, "against": "300 of 1000 test images"}
     assert figures[f"recall[{LABEL}]"]["meaning"].endswith("k=3")
     assert figures["copies"]["protocol"]["training"] == "300 of 300"
+    assert "precision" not in written["protocol"]
+    assert written["protocol"]["samples_are"].startswith("draws from the density")
     assert set(written["nearest_train_rmse"]) == {"quantiles", "samples", "held_out"}
     assert written["cost"]["parameters"] > 0 < written["cost"]["images_per_second"]
     assert Path("run/evaluate/nearest.png").stat().st_size > 1000
@@ -158,19 +171,45 @@ def test_evaluation_of_a_run_on_anime(gentrain: Command) -> None:
         assert words in outcome.out
     assert "FID" not in outcome.out
     before = {name: figure["mean"] for name, figure in figures.items() if "seconds" not in name}
-    assert gentrain("task=evaluate", "run=run", "evaluate.iwae_samples=2").status == 0
+    monkeypatch.setenv("COLUMNS", "80")  # as of a terminal that nobody made larger, and of a file
+    narrow = gentrain("task=evaluate", "run=run", "evaluate.iwae_samples=2")
+    assert narrow.status == 0
     again = json.loads(Path("run/evaluation.json").read_text())["figures"]
     assert {name: figure["mean"] for name, figure in again.items() if "seconds" not in name} == before
+    assert "…" not in narrow.out, "no figure is cut off"
+    for name, figure in again.items():
+        assert f"{figure['mean']:.5g}" in narrow.out
+        assert f"\n{name}: " in narrow.out
+        assert figure["meaning"] in narrow.out
+    assert f"{again[f'frechet_distance[{LABEL}]']['floor']['fresh']:.4g}" in narrow.out
 
 
 def test_evaluation_without_samples(gentrain: Command) -> None:
     gentrain(*anime_run("ae"), "run_dir=run")
-    assert gentrain("task=evaluate", "run=run", "evaluate.samples=null").status == 0
-    figures = json.loads(Path("run/evaluation.json").read_text())["figures"]
-    assert set(figures) == {"mse", "psnr_db", "seconds_for_64_samples"}
+    Path("run/evaluate").mkdir()
+    Path("run/evaluate/nearest.png").write_bytes(b"of an earlier evaluation")
+    asked = ["evaluate.samples=null", "device.precision=bf16"]
+    assert gentrain("task=evaluate", "run=run", *asked).status == 0
+    assert not Path("run/evaluate/nearest.png").exists()
+    written = json.loads(Path("run/evaluation.json").read_text())
+    assert written["protocol"]["precision"] == "bf16"
+    assert set(written["figures"]) == {"mse", "psnr_db", "seconds_for_64_samples"}
     refused = gentrain("task=evaluate", "run=run", "evaluate.samples=64")
     assert refused.status == 2
     assert "evaluate.samples=64 is too few: features of 64 numbers need more" in refused.err
+    refused = gentrain("task=evaluate", "run=run", "evaluate.extractor=inception")  # and fetches no weights
+    assert refused.status == 2
+    assert "evaluate.samples=1000 is too few: features of 2048 numbers need more" in refused.err
+
+
+def test_a_run_that_cannot_be_written_is_refused_at_once(
+    gentrain: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gentrain(*anime_run("ae"), "run_dir=run")
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(Path("run").resolve()))
+    refused = gentrain("task=evaluate", "run=run")
+    assert refused.status == 2
+    assert "run cannot be written, and task=evaluate leaves there what it makes" in refused.err
 
 
 def test_too_few_real_pictures_leave_quality_out(gentrain: Command, tiny: list[str]) -> None:
@@ -203,6 +242,8 @@ def test_a_gan_has_a_best_checkpoint_on_the_validation_split(gentrain: Command) 
         "metric": "valid/frechet_distance", "value": logged[step], "step": step, "measured": f"{LABEL}, 70 samples",
     }  # fmt: skip
     assert checkpoint(Path("run/checkpoints/best.pt"))["step"] == step
+    meta = json.loads(Path("run/meta.json").read_text())
+    assert meta["measured"] == {"valid/frechet_distance": f"{LABEL}, 70 samples"}
     assert gentrain("task=sample", "run=run", "checkpoint=best", "sample.count=2").status == 0
 
 

@@ -68,7 +68,8 @@ def read_run(path: Path, label: str) -> Run:
         run.sweep = str(_read_json(run, "../sweep.json").get("command", ""))
         lines = _read_metrics(run)
         run.curves = _curves(lines)
-        run.figures = _task_figures(run) + _validation(run, meta) + _cost(run, meta, lines)
+        run.figures = _validation(run, meta) + _cost(run, meta, lines)
+        run.figures = _task_figures(run) + run.figures  # last: one of its files may be unreadable
     except OSError as error:
         run.problems.append(f"{error.filename} cannot be read: {error.strerror}")
     return run
@@ -155,7 +156,7 @@ def _task_figures(run: Run) -> list[Figure]:
     figures = []
     for file in files:
         name = file.relative_to(run.path).as_posix()
-        if file.parent.name not in NOT_TASKS:
+        if file.parent == run.path or file.parent.name not in NOT_TASKS:
             figures += read_figures(name, _read_json(run, name), {"data": run.data})
     return figures
 
@@ -174,6 +175,8 @@ def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
     }  # fmt: skip
     if protocol["levels"] == 2:
         protocol["binarize"] = run.config.get("data.binarize")
+    how = meta.get("measured")
+    measured = how if isinstance(how, Mapping) else {}
     averaged = run.config.get("train.ema_halflife_images") is not None
     weights = "averaged weights" if averaged else "last weights"
     figures = []
@@ -184,9 +187,8 @@ def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
             unit = {"valid/bits_per_dim": "bits/dim", "valid/nats": "nats/image", "valid/psnr_db": "dB"}
             step, value = points[-1]
             whose = {"step": int(step), "weights": weights}
-            figures.append(
-                Figure(tag, value, None, unit.get(tag, ""), meaning, "metrics.jsonl", protocol, whose)
-            )
+            own = protocol | ({"measured": str(measured[tag])} if tag in measured else {})
+            figures.append(Figure(tag, value, None, unit.get(tag, ""), meaning, "metrics.jsonl", own, whose))
     return figures
 
 

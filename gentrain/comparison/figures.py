@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Of a protocol: whose figure it is rather than how it was measured. Beside the figure, not in its column.
-WHOSE = ("run", "step", "weights")
+WHOSE = ("run", "step", "weights", "samples_are")
 MOST = 60  # figures of one file
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. `whose` has the step and the weights that were measured, `source` the file it is from."""
+    """One number. `whose`: which step, weights and samples were measured; `source`: the file it is from."""
 
     name: str
     mean: float

@@ -117,7 +117,7 @@ def _alike(run: Run, tag: str) -> str:
 
 def _rank(tag: str) -> int:
     """Which curves are shown at once: the losses."""
-    if tag in ("valid/bits_per_dim", "valid/mse"):
+    if tag in ("valid/bits_per_dim", "valid/mse", "valid/frechet_distance"):
         return 0
     return 1 if tag in ("train/loss", "train/d_loss", "train/g_loss") else 2
 

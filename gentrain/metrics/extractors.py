@@ -9,7 +9,7 @@ Legend: B batch, C channels, H height, W width, D features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class Inception:
         return self._net(bytes_BCHW.expand(-1, 3, -1, -1).contiguous())[0]
 
 
-EXTRACTORS: dict[str, Callable[[torch.device], Any]] = {"domain": Domain, "inception": Inception}
+EXTRACTORS: dict[str, type[Domain | Inception]] = {"domain": Domain, "inception": Inception}
 
 
 def make_extractor(name: str, device: torch.device) -> Extractor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gentrain.metrics.figure import Estimate, jackknife
+from gentrain.metrics.figure import Estimate, jackknife, row_blocks
 
 CANDIDATES = 4  # more than are asked for, of which the nearest are chosen exactly
 
@@ -42,8 +42,9 @@ def nearest(x_MD: Tensor, training: Iterable[Tensor], k: int = 1) -> Nearest:
         y = block_BD.float()
         rough = squares_M[:, None] + y.square().sum(1) - 2 * (x @ y.T)
         index = rough.topk(min(k + CANDIDATES, len(y)), largest=False).indices
-        exact = torch.stack(
-            [(x_MD.double() - block_BD[column].double()).square().sum(1) for column in index.T], 1
+        # A few rows at a time: float64 copies of thousands of large pictures would not fit into memory.
+        exact = torch.cat(
+            [_exactly(x_MD[rows], block_BD, index[rows]) for rows in row_blocks(len(x_MD), x_MD.shape[1])]
         )
         squared = torch.cat([best.squared_MK, exact.cpu()], 1)
         numbers = torch.cat([best.index_MK, index.cpu() + start], 1)
@@ -51,6 +52,13 @@ def nearest(x_MD: Tensor, training: Iterable[Tensor], k: int = 1) -> Nearest:
         best = Nearest(squared.gather(1, order), numbers.gather(1, order))
         start += len(y)
     return best
+
+
+def _exactly(x_MD: Tensor, block_BD: Tensor, index_MK: Tensor) -> Tensor:
+    """The squared distances (M, K) to some rows of a block, float64."""
+    return torch.stack(
+        [(x_MD.double() - block_BD[column].double()).square().sum(1) for column in index_MK.T], 1
+    )
 
 
 def nearer(model_M: Tensor, held_out_N: Tensor) -> Estimate:

@@ -5,7 +5,7 @@ Legend: N real pictures, M of a model, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,6 @@ from gentrain.metrics.frechet import frechet_distance
 from gentrain.metrics.kernel import kernel_distance
 from gentrain.metrics.manifold import K_DENSITY, K_PRECISION, density_coverage, precision_recall
 
-Progress = Callable[[int, int], None]
 MEANINGS = {
     "frechet_distance": "squared distance of Gaussians fitted to features; less is better",
     "kernel_distance": "MMD^2, cubic kernel, unbiased: may be negative; less is better",
@@ -32,17 +31,13 @@ def quality(
     real_ND: Tensor,
     floors: Mapping[str, Tensor],
     protocol: Mapping[str, Any],
-    progress: Progress = lambda done, total: None,
 ) -> dict[str, Figure]:
     """Figures in the features of the extractor `label`, each beside that of other real pictures (`floors`).
 
     All sets of features have as many rows as columns at least, else a Frechet distance means nothing.
     """
     sets = {"": samples_MD, **floors}
-    found = {}
-    for number, (name, features) in enumerate(sets.items()):
-        found[name] = _compared(features, real_ND)
-        progress(number + 1, len(sets))
+    found = {name: _compared(features, real_ND) for name, features in sets.items()}
     return {
         f"{name}[{label}]": Figure(
             found[""][name].value,

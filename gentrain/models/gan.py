@@ -117,7 +117,7 @@ class GAN(nn.Module):
     def evaluate(self, x_BCHW: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
         """The discriminator's logits of each picture and of as many generated ones, float32 (B,) each.
 
-        No figure of quality: far above its `train/logit_real`, say, it knows its training pictures by heart.
+        No figures of quality. Far below `train/logit_real`: it knows its training pictures by heart.
         """
         fake_BCHW = self.generator(self.latents(len(x_BCHW), generator))
         logit_real_B = self.discriminator(to_unit(x_BCHW, self.shape.levels))

@@ -202,6 +202,10 @@ class VAE(nn.Module):
             return self.decode(z_BZ)
         return self.likelihood.sample(self.decode_params(z_BZ), generator)
 
+    def samples_in_words(self) -> str:
+        what = {"mean": "the mean of p(x|z), which is no draw from the model", "draw": "draws from p(x|z)"}
+        return f"{what[self.sample_mode]}, at z from N(0, I)"
+
 
 def _build_likelihood(
     shape: ImageShape,

@@ -18,11 +18,13 @@ from gentrain.comparison.figures import words
 from gentrain.comparison.text import duration
 from gentrain.data import Packed, view_of
 from gentrain.data.images import Images
+from gentrain.errors import UserError
 from gentrain.files import write_atomically
 from gentrain.judging import QUANTILES, Judgement, draw_sets, how_many, judge
-from gentrain.metrics.extractors import Extractor, make_extractor
+from gentrain.metrics.extractors import EXTRACTORS, Extractor, make_extractor
 from gentrain.metrics.figure import Figure
 from gentrain.metrics.likelihood import likelihood
+from gentrain.models import SaysHowItSamples
 from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
 from gentrain.rundir import write_json
@@ -34,6 +36,7 @@ from gentrain.training_cost import training_cost
 SECTIONS = ()  # of this config: none, they are the run's
 TIMED, REPEATS = 64, 3  # pictures whose drawing is timed, and how often, unless that takes long
 LONG_SECONDS = 2.0
+WIDE = 150  # columns of a terminal in which a table has room for what its figures mean
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ class Settings:
 
 def check(config: dict[str, Any], overrides: list[str]) -> None:
     check_on_run(config, overrides, may_set=WHERE)
+    settings = Settings(**config["evaluate"])
+    dims = EXTRACTORS[settings.extractor].dims
+    if settings.samples is not None and settings.samples <= dims:
+        raise UserError(
+            f"evaluate.samples={settings.samples} is too few: features of {dims} numbers need more samples "
+            "than that; null leaves them out"
+        )
 
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
@@ -58,19 +68,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     with preparing(console) as progress:
         packed = open_data_of(trained, config, progress)
     # Before anything takes long: what cannot be done is said at once.
-    extractor = count = None
-    if settings.samples is not None:
-        extractor = make_extractor(settings.extractor, trained.place.device)
-        count = how_many(settings.samples, packed, settings.split, extractor.dims)
-        if count <= extractor.dims:
-            say(
-                console,
-                f"quality and memorisation are left out: a split has only {count} pictures, and figures "
-                f"in features of {extractor.dims} numbers need more than that",
-            )
-            count = None
-    view = view_of(trained.config["data"])
-    images = Images(packed.split(settings.split), view, trained.place.device)
+    count = _count(settings, packed, console)
+    extractor = None if count is None else make_extractor(settings.extractor, trained.place.device)
+    images = Images(packed.split(settings.split), view_of(trained.config["data"]), trained.place.device)
     with preparing(console, "evaluating") as progress, trained.place.autocasting():
         entropy_bits = packed.facts.get("entropy_bits")
         figures = likelihood(
@@ -81,29 +81,66 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         judgement = _judged(trained, packed, extractor, count, settings, console)
         figures |= judgement.figures
     figures[f"seconds_for_{TIMED}_samples"] = _timed(trained)
-    protocol = {
+    protocol, cost = _protocol(trained, packed, settings, config["device"]["precision"]), _cost(trained)
+    _print(console, protocol, figures, judgement, cost)  # first: a disk may be full
+    _write(trained, protocol, figures, judgement, cost)
+    also = " and evaluate/nearest.png" if judgement is not None else ""
+    say(console, f"written to {trained.path / 'evaluation.json'}{also}")
+
+
+def _protocol(trained: TrainedRun, packed: Packed, settings: Settings, precision: str) -> dict[str, Any]:
+    """What all figures of the evaluation have in common."""
+    view, model = view_of(trained.config["data"]), trained.model
+    protocol: dict[str, Any] = {
         "run": str(trained.path),
         "step": trained.step,
         "weights": "averaged weights" if trained.averaged else "last weights",
         "split": settings.split,
-        "images": len(images),
+        "images": packed.counts[settings.split],
         "levels": view.levels,
         "pictures": view.in_words,
         "seed": settings.seed,
         "data_fingerprint": packed.fingerprint,
     }
-    cost = _cost(trained)
-    content = {"protocol": protocol, "figures": {name: _as_json(figure) for name, figure in figures.items()}}
-    content["cost"] = cost
-    if judgement is not None:
+    if isinstance(model, SaysHowItSamples):
+        protocol["samples_are"] = model.samples_in_words()
+    if precision not in ("auto", "float32"):  # auto is float32 here
+        protocol["precision"] = precision
+    return protocol
+
+
+def _count(settings: Settings, packed: Packed, console: Console) -> int | None:
+    """How many samples are judged; None for none, which is said if there are too few pictures for any."""
+    if settings.samples is None:
+        return None
+    count, dims = how_many(settings.samples, packed, settings.split), EXTRACTORS[settings.extractor].dims
+    if count > dims:
+        return count
+    say(
+        console,
+        f"quality and memorisation are left out: a split has only {count} pictures, and figures "
+        f"in features of {dims} numbers need more than that",
+    )
+    return None
+
+
+def _write(
+    trained: TrainedRun,
+    protocol: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+    judgement: Judgement | None,
+    cost: Mapping[str, float],
+) -> None:
+    shown = {name: _as_json(figure) for name, figure in figures.items()}
+    content: dict[str, Any] = {"protocol": protocol, "figures": shown, "cost": cost}
+    nearest = trained.path / "evaluate" / "nearest.png"
+    if judgement is None:
+        nearest.unlink(missing_ok=True)  # an earlier evaluation's, perhaps of other weights
+    else:
         content["nearest_train_rmse"] = {"quantiles": QUANTILES, **judgement.nearest_rmse}
-        directory = trained.path / "evaluate"
-        directory.mkdir(exist_ok=True)
-        write_atomically(directory / "nearest.png", judgement.picture)
-    file = trained.path / "evaluation.json"
-    write_json(file, content)
-    _print(console, protocol, figures, judgement, cost)
-    say(console, f"written to {file}" + (" and evaluate/nearest.png" if judgement is not None else ""))
+        nearest.parent.mkdir(exist_ok=True)
+        write_atomically(nearest, judgement.picture)
+    write_json(trained.path / "evaluation.json", content)
 
 
 def _judged(
@@ -159,16 +196,16 @@ def _print(
         f"step {protocol['step']}, {protocol['weights']}; {protocol['images']} images of the "
         f"{protocol['split']} split at {protocol['pictures']}, seed {protocol['seed']}"
     )
-    plain = {name: figure for name, figure in figures.items() if not figure.floor}
-    console.print(_table(title, plain, []))
+    judged = judgement.figures if judgement is not None else {}
+    _show(console, title, {name: figure for name, figure in figures.items() if name not in judged}, [])
     if judgement is not None:
-        floored = {name: figure for name, figure in figures.items() if figure.floor}
-        floors = list(dict.fromkeys(name for figure in floored.values() for name in figure.floor))
-        console.print(_table("samples, and beside them real pictures in their place", floored, floors))
+        floors = list(dict.fromkeys(name for figure in judged.values() for name in figure.floor))
+        how = f" ({protocol['samples_are']})" if "samples_are" in protocol else ""
+        _show(console, escape(f"samples{how}, and beside them real pictures in their place"), judged, floors)
         ranks = Table(title="root mean square difference to the nearest training picture: quantiles")
-        ranks.add_column("of")
+        ranks.add_column("of", overflow="fold")
         for at in QUANTILES:
-            ranks.add_column(f"{at:.0%}", justify="right")
+            ranks.add_column(f"{at:.0%}", justify="right", no_wrap=True)
         for name, values in judgement.nearest_rmse.items():
             ranks.add_row(name.replace("_", " "), *(f"{value:.3g}" for value in values))
         console.print(ranks)
@@ -179,19 +216,30 @@ def _print(
     say(console, f"{cost['parameters']:,} parameters{trained_for}")
 
 
-def _table(title: str, figures: Mapping[str, Figure], floors: list[str]) -> Table:
-    """A figure a row; `floors` are columns of real pictures. What all protocols agree on stands below."""
+def _show(console: Console, title: str, figures: Mapping[str, Figure], floors: list[str]) -> None:
+    """A figure a row; `floors` are columns of real pictures. What all protocols agree on stands below, and in
+    a narrow terminal also what each figure means: else figures would be cut off.
+    """
     protocols = [figure.protocol for figure in figures.values()]
     said = {key: {protocol[key] for protocol in protocols if key in protocol} for key in chain(*protocols)}
     common = {key: value for key, values in said.items() for value in values if len(values) == 1}
+    wide, below = console.width >= WIDE, []
     table = Table(title=title, caption=escape("; ".join(words(common))) or None, caption_justify="left")
-    for heading in ("figure", "value" if floors else "mean", "standard error", *floors, "unit", "meaning"):
-        table.add_column(heading.replace("_", " "), no_wrap=heading != "meaning")
+    table.add_column("figure", overflow="fold")
+    for heading in ("value" if floors else "mean", "standard error", *floors):
+        table.add_column(heading.replace("_", " ").replace(" ", " " if wide else "\n"), no_wrap=True)
+    if wide:
+        table.add_column("unit", no_wrap=True)
+        table.add_column("meaning")
     for name, figure in figures.items():
         error = "" if math.isnan(figure.standard_error) else f"{figure.standard_error:.2g}"
         beside = [f"{figure.floor[floor]:.4g}" if floor in figure.floor else "" for floor in floors]
         own = {key: value for key, value in figure.protocol.items() if key not in common}
         meaning = "; ".join([figure.meaning, *words(own)])
-        row = (name, f"{figure.mean:.5g}", error, *beside, figure.unit, meaning)
+        row = (name, f"{figure.mean:.5g}", error, *beside, *((figure.unit, meaning) if wide else ()))
         table.add_row(*map(escape, row))  # a name's brackets are no markup
-    return table
+        below.append(f"{name}: {f'{figure.unit}; ' if figure.unit else ''}{meaning}")
+    console.print(table)
+    if not wide:
+        for line in below:
+            say(console, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,12 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str], may_set: tuple
             raise UserError(
                 f"{override} has no meaning for task={task}: the run has its own {key.partition('.')[0]}"
             )
-    find_checkpoint(config["run"], config["checkpoint"])
+    directory = find_checkpoint(config["run"], config["checkpoint"]).resolve().parent.parent
+    if not os.access(directory, os.W_OK):
+        raise UserError(
+            f"{directory} cannot be written, and task={task} leaves there what it makes; make it writable, "
+            "or copy the run"
+        )
     check_device(config["device"])
 
 

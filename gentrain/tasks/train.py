@@ -28,7 +28,7 @@ from gentrain.from_pictures import start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, Judge, State, fit
 from gentrain.metrics.extractors import make_extractor
-from gentrain.metrics.validation import ValidationDistance, too_few
+from gentrain.metrics.validation import TAG, ValidationDistance, too_few
 from gentrain.progress import Display, console_of_rank, preparing, say
 from gentrain.ranks import is_main, world_size
 from gentrain.rundir import RunDir, as_yaml, say_changed
@@ -220,6 +220,9 @@ def _fit_with(
     train, valid = (
         Images(data.split(name), view_of(command.config["data"]), place.device) for name in ("train", "valid")
     )
+    distance = _distance(settings, valid, place, console)
+    if distance is not None and is_main():
+        directory.record_measure(TAG, distance.measured)
     return Fit(
         learner,
         Batches(train, settings.batch_size, seed, settings.accumulate_steps),
@@ -232,7 +235,7 @@ def _fit_with(
         tracker,
         Display(state.step, settings.max_steps, console),
         stop,
-        _distance(settings, valid, place, console),
+        distance,
     )
 
 
