@@ -20,14 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FAMILIES = ("gmm", "ae", "vae", "gsn", "gan", "pixelcnn", "pixelrnn")
 PILOT_SECONDS = 5.0
 FIRST_PILOT_STEPS, MOST_PILOT_STEPS = 4, 400
 CHECKS = 4  # evaluations and grids while a family trains
 # What is shown beside samples, where a family has it.
-EXTRAS = {
-    "interpolate": ("ae", "vae", "gan"),
-    "complete": ("vae", "gsn", "gan", "pixelcnn", "pixelrnn"),
+BETWEEN_PICTURES = ["task=interpolate"]
+COMPLETED = ["task=complete"]
+EXTRAS: dict[str, tuple[list[str], ...]] = {
+    "gmm": (),
+    "ae": (BETWEEN_PICTURES,),
+    "vae": (BETWEEN_PICTURES, COMPLETED),
+    "gsn": (COMPLETED,),
+    "gan": (["task=interpolate", "interpolate.between=seeds"], COMPLETED),
+    "pixelcnn": (COMPLETED,),
+    "pixelrnn": (COMPLETED,),
 }
 COLUMNS = {  # of the table at the end: a figure's name before its extractor, and a heading
     "bits_per_dim": "bits/dim",
@@ -67,10 +73,11 @@ def main() -> None:
             "train.save_every_steps=null",
             f"run_dir={job.run}",
         )
-        _gentrain("task=evaluate", f"run={job.run}", f"evaluate.samples={arguments.samples}")
-        for task, families in EXTRAS.items():
-            if family in families:
-                _gentrain(f"task={task}", f"run={job.run}")
+        if not (job.run / "evaluation.json").is_file():
+            _gentrain("task=evaluate", f"run={job.run}", f"evaluate.samples={arguments.samples}")
+        for extra in EXTRAS[family]:
+            if not (job.run / extra[0].removeprefix("task=")).is_dir():
+                _gentrain(*extra, f"run={job.run}")
         print(f"[{(time.monotonic() - begun) / 60:.1f} min] {family} is done", flush=True)
     _gentrain("task=compare", f"runs={out / 'runs'}", f"compare.out={out / 'compare'}")
     table = markdown([read_row(out / "runs" / family) for family in arguments.families])
@@ -88,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=2.5, help="of training, a family (default: %(default)s)"
     )
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="FAMILY")
+    parser.add_argument("--families", nargs="+", choices=EXTRAS, default=list(EXTRAS), metavar="FAMILY")
     parser.add_argument("--samples", type=int, default=1000, help="evaluate.samples (default: %(default)s)")
     parser.add_argument("--out", default="outputs/reproduce", help="a folder (default: %(default)s)")
     parser.add_argument("settings", nargs="*", help="more settings for all families, as for gentrain")
@@ -152,7 +159,8 @@ def _cell(figure: dict[str, Any]) -> str:
     bound = "≤ " if figure["meaning"].startswith("upper bound") else ""
     floor = figure.get("floor", {}).get("train")
     beside = "" if floor is None else f" ({floor:.2g})"
-    return f"{bound}{figure['mean']:.4g}{beside}"
+    mean = figure["mean"]
+    return f"{bound}{mean:,.0f}{beside}" if abs(mean) >= 1000 else f"{bound}{mean:.3g}{beside}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -19,8 +19,8 @@ from gentrain.comparison.text import clean
 
 # Figures that say most of a run come first, by the part of their names before any extractor.
 TELLING = (
-    "bits_per_dim", "distance_to_truth", "frechet_distance", "precision", "recall", "coverage",
-    "nearer_than_held_out", "copies",
+    "bits_per_dim", "distance_to_truth", "frechet_distance", "kernel_distance", "precision", "recall",
+    "density", "coverage", "nearer_than_held_out", "copies",
 )  # fmt: skip
 FIRST = ("evaluation.json", "metrics.jsonl", "cost")  # where figures of the first table are from
 

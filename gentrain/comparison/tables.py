@@ -99,7 +99,7 @@ def _floor(figure: Figure) -> str:
 def _heading(name: str, *, unit: str = "", meaning: str = "", floor: str = "") -> str:
     beside = f" <span>{html(unit)}</span>" if unit else ""
     below = "".join(f'<span class="small">{html(text)}</span>' for text in (meaning, floor) if text)
-    breakable = html(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
+    breakable = html(name).replace("_", "_<wbr>").replace(".", ".<wbr>").replace("[", "<wbr>[")
     return f'<th scope="col"><button type="button">{breakable}</button>{beside}{below}</th>'
 
 

@@ -16,13 +16,13 @@ from gentrain.metrics.kernel import kernel_distance
 from gentrain.metrics.manifold import K_DENSITY, K_PRECISION, density_coverage, precision_recall
 
 Progress = Callable[[int, int], None]
-MEANINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "frechet_distance": ("squared distance of Gaussians fitted to features; less is better", {}),
-    "kernel_distance": ("MMD^2, cubic kernel, unbiased: may be negative; less is better", {}),
-    "precision": ("share of samples that lie among real pictures", {"k": K_PRECISION}),
-    "recall": ("share of real pictures that lie among samples", {"k": K_PRECISION}),
-    "density": ("real neighbourhoods a sample lies in, over k; about 1", {"k": K_DENSITY}),
-    "coverage": ("share of real neighbourhoods with a sample in them", {"k": K_DENSITY}),
+MEANINGS = {
+    "frechet_distance": "squared distance of Gaussians fitted to features; less is better",
+    "kernel_distance": "MMD^2, cubic kernel, unbiased: may be negative; less is better",
+    "precision": f"share of samples that lie among real pictures, k={K_PRECISION}",
+    "recall": f"share of real pictures that lie among samples, k={K_PRECISION}",
+    "density": f"real neighbourhoods a sample lies in, over k={K_DENSITY}; about 1",
+    "coverage": f"share of real neighbourhoods with a sample in them, k={K_DENSITY}",
 }
 
 
@@ -49,10 +49,10 @@ def quality(
             found[""][name].standard_error,
             "",
             _called(name, label) + meaning,
-            {"extractor": label, **protocol, **own},
+            {"extractor": label, **protocol},
             {floor: found[floor][name].value for floor in floors},
         )
-        for name, (meaning, own) in MEANINGS.items()
+        for name, meaning in MEANINGS.items()
     }
 
 

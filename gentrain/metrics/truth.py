@@ -15,5 +15,5 @@ def distance_to_truth(nats_N: Tensor, entropy_bits: float, kind: str, what: str 
     Never negative but for the error of a mean over N pictures. A bound where `nats_N` bounds -log p.
     """
     bits = mean_of(nats_N.double() / math.log(2))
-    meaning = f"{kind} KL(p_data || p_model): -log2 p(x) - {entropy_bits:.4f}, the data's entropy{what}"
+    meaning = f"{kind} KL(p_data || p_model); the data's entropy is {entropy_bits:.4f} bits{what}"
     return Figure(bits.value - entropy_bits, bits.standard_error, "bits/image", meaning)
