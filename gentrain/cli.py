@@ -10,15 +10,12 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -27,15 +24,23 @@ from yaml import YAMLError
 
 import gentrain
 from gentrain import ranks
+from gentrain.composing import (
+    CONFIG_DIR,
+    check_no_code,
+    choices_of,
+    compose,
+    groups_of,
+    lenient,
+    of_hydra,
+    of_the_run,
+    plain,
+    search_path,
+)
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.registry import suggestion
 
 if TYPE_CHECKING:
     from gentrain.sweeps.sweep import Sweep
-
-PACKAGE = Path(__file__).resolve().parent
-# A wheel carries the configs inside the package; a checkout, and so an editable install, has them beside it.
-CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 
 
 def main() -> NoReturn:
@@ -57,7 +62,7 @@ def main() -> NoReturn:
         args = _parser().parse_intermixed_args(arguments)
         # Hydra's own parser wants its flags first.
         flags = [argument for argument in arguments if argument not in args.overrides]
-        sys.argv = [sys.argv[0], *flags, *_of_the_run(args.overrides, args.config_dir)]
+        sys.argv = [sys.argv[0], *flags, *of_the_run(args.overrides, args.config_dir)]
         _refuse_flags(args)
         if args.shell_completion or args.hydra_help:
             pass
@@ -101,11 +106,6 @@ def _carry_out(cfg: DictConfig) -> None:
     _task(cfg).run(plain(cfg), list(HydraConfig.get().overrides.task))
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain dicts and lists, interpolations resolved; a missing value stays "???"."""
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
 def _task(cfg: DictConfig) -> Any:
     from gentrain import registry
 
@@ -147,14 +147,14 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
     """
     from gentrain.config import check
 
-    search = _search_path(overrides, config_dir)
-    groups = _groups(config_dir)
+    search = search_path(overrides, config_dir)
+    groups = groups_of(config_dir)
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        choices, fixed, own = _choices(overrides, multirun, groups, search)
+        choices, fixed, own = choices_of(overrides, multirun, groups, search)
         jobs: list[tuple[list[str], dict[str, Any]]] = []
         taken: set[tuple[str, str]] = set()
         for job in map(list, itertools.product(*choices.values())):
-            composed = _compose([_lenient(override, groups) for override in job] + search)
+            composed = compose([lenient(override, groups) for override in job] + search)
             OmegaConf.set_struct(composed, False)
             composed.pop("hydra")
             config = plain(composed)
@@ -162,9 +162,9 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
             _refuse_processes(config["task"], own.mode == RunMode.MULTIRUN)
             _refuse_shared_directory(config, taken)
             jobs.append((job, config))
-        typed = [(_of_the_run(job, config_dir), config) for job, config in jobs]
+        typed = [(of_the_run(job, config_dir), config) for job, config in jobs]
         try:
-            sweep = _sweep(typed, choices, own, [*_of_hydra(overrides), *search], fixed)
+            sweep = _sweep(typed, choices, own, [*of_hydra(overrides), *search], fixed)
             for number, (job, config) in enumerate(jobs):
                 if sweep is not None:
                     config = _as_it_will_run(config, sweep, number)
@@ -207,24 +207,6 @@ def _as_it_will_run(config: dict[str, Any], sweep: Sweep, number: int) -> dict[s
     return config | {"device": place, "run_dir": str(job.directory) if job.owned else config["run_dir"]}
 
 
-def check_no_code(overrides: list[str], config_dir: str | None) -> None:
-    """For --help and --cfg: Hydra sets up logging from the config even then."""
-    if overrides or config_dir:
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            _compose(overrides + _search_path(overrides, config_dir))
-
-
-def _search_path(overrides: list[str], config_dir: str | None) -> list[str]:
-    """--config-dir as an override, which is how Hydra's compose takes it."""
-    if config_dir is None:
-        return []
-    if any(override.startswith("hydra.searchpath") for override in overrides):
-        raise UserError("give either --config-dir or hydra.searchpath, not both")
-    from gentrain.sweeps.naming import quoted
-
-    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
-
-
 def _refuse_processes(task: str, multirun: bool) -> None:
     """What torchrun's processes cannot do together."""
     world = ranks.world_size()
@@ -247,83 +229,6 @@ def _refuse_shared_directory(config: dict[str, Any], taken: set[tuple[str, str]]
                 f"two jobs of this sweep have {key}={config[key]}; leave it away or sweep over it too"
             )
         taken.add((key, config[key]))
-
-
-def compose_again(overrides: list[str]) -> dict[str, Any]:
-    """The config of another command, for a task that carries out commands of its own."""
-    composed = _compose(overrides)
-    OmegaConf.set_struct(composed, False)
-    composed.pop("hydra")
-    return plain(composed)
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    """With Hydra's own node, whose configs may come from a stranger as well."""
-    from gentrain.config import refuse_code
-
-    composed = hydra.compose("config", overrides, return_hydra_config=True)
-    refuse_code(OmegaConf.to_container(composed, resolve=False))
-    refuse_code(OmegaConf.to_container(composed, resolve=True))  # what interpolations may put together
-    return composed
-
-
-def _of_the_run(overrides: Sequence[str], config_dir: str | None) -> list[str]:
-    """With resume= or run= a setting may be one of the run's data or model, which this composition lacks.
-
-    And below tune.space a key is any setting's name.
-    """
-    if not any(override.lstrip("+").startswith(("resume=", "run=", "tune.space")) for override in overrides):
-        return list(overrides)
-    groups = _groups(config_dir)
-    return [_lenient(override, groups) for override in overrides]
-
-
-def _of_hydra(overrides: list[str]) -> list[str]:
-    return [override for override in overrides if override.lstrip("+~").startswith("hydra")]
-
-
-def _groups(config_dir: str | None) -> set[str]:
-    return {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
-
-
-def _choices(
-    overrides: list[str], multirun: bool, groups: set[str], search: list[str]
-) -> tuple[dict[str, list[str]], list[str], DictConfig]:
-    """The overrides of each setting that a command names: several in a sweep.
-
-    And those that all jobs have, as they are composed, and Hydra's own node of these.
-    """
-    engine = GlobalHydra.instance().hydra
-    assert engine is not None
-    parser = OverridesParser.create(engine.config_loader)  # which glob(...) asks for the choices of a group
-    parsed = parser.parse_overrides(overrides)
-    same = [o.input_line or "" for o in parsed if not (multirun and o.is_sweep_override())]
-    fixed = [_lenient(override, groups) for override in same] + search
-    own = _compose(fixed).hydra
-    if not multirun and own.mode != RunMode.MULTIRUN:
-        return {str(number): [text] for number, text in enumerate(same)}, fixed, own
-    own.mode = RunMode.MULTIRUN
-    params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
-    choices: dict[str, list[str]] = {}  # the later of two overrides of one key wins, as in Hydra's sweeper
-    for override in parser.parse_overrides([*params, *overrides]):
-        key = override.get_key_element()
-        if override.is_discrete_sweep():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        elif override.is_sweep_override():
-            raise UserError(
-                f"{override.input_line} is no list of values; list them, or search with task=tune"
-            )
-        else:
-            choices[key] = [override.input_line or ""]
-    return choices, fixed, own
-
-
-def _lenient(override: str, groups: set[str]) -> str:
-    """`a.b=c` -> `++a.b=c`, so that Hydra composes an unknown key and our own check can say what is wrong."""
-    key = override.lstrip("+~").partition("=")[0]
-    if override.startswith("~") or key.split("@")[0] in groups or key.startswith("hydra"):
-        return override
-    return "++" + override.lstrip("+")
 
 
 # ---- what a person reads ------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from rich.console import Console
 from torch.nn.functional import softplus
 from torch.nn.utils import clip_grad_norm_
 
-from gentrain import cli
+from gentrain import composing
 from gentrain.averaging import averaged
 from gentrain.build import make_learner, make_network
 from gentrain.data import Packed, open_data, view_of
@@ -49,8 +49,8 @@ def compose(overrides: list[str], steps: int) -> dict[str, Any]:
         "train.eval_every_steps=null",
         "train.sample_every_steps=null",
     ]
-    with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
-        return cli.plain(hydra.compose("config", [*cadence, *overrides]))
+    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
+        return composing.plain(hydra.compose("config", [*cadence, *overrides]))
 
 
 STRETCH = 25  # steps of one loop before the other has its turn

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentrain import cli, connection, distributed
+from gentrain import composing, connection, distributed
 from gentrain.build import make_learner
 from gentrain.data import view_of
 from gentrain.data.batches import Batches
@@ -106,8 +106,8 @@ def compose(case: str, steps: int) -> dict[str, Any]:
         "device.threads=1",
         *more,
     ]
-    with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
-        return cli.plain(hydra.compose("config", overrides))
+    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
+        return composing.plain(hydra.compose("config", overrides))
 
 
 def pictures(count: int, seed: int, size: int) -> np.ndarray:

@@ -29,7 +29,7 @@ import hydra
 import torch
 import torch.distributed as dist
 
-from gentrain import cli, connection
+from gentrain import composing, connection
 from gentrain.build import make_learner
 from gentrain.data import image_shape, view_of
 from gentrain.data.batches import Batches
@@ -82,8 +82,8 @@ def compose(model: str, batch_size: int | None) -> dict[str, Any]:
     overrides = [f"model={model}", "device=cpu", threads, "train.max_steps=100000"]
     if batch_size is not None:
         overrides.append(f"train.batch_size={batch_size}")
-    with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
-        return cli.plain(hydra.compose("config", overrides))
+    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
+        return composing.plain(hydra.compose("config", overrides))
 
 
 def time_steps(model: str, halved: bool, seconds: float) -> dict[str, Any]:

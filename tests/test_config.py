@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from gentrain import registry
-from gentrain.cli import CONFIG_DIR, check_jobs
+from gentrain.cli import check_jobs
+from gentrain.composing import CONFIG_DIR
 from gentrain.config import (
     Schema,
     differences,

@@ -17,7 +17,7 @@ import torch
 from conftest import Command
 from families import FAMILIES, assert_same_run, curves, newest
 
-from gentrain import cli, distributed, ranks, seeding, signals
+from gentrain import composing, distributed, ranks, seeding, signals
 from gentrain.build import make_learner
 from gentrain.device import set_up
 from gentrain.distributed import mine_of
@@ -152,8 +152,8 @@ def test_pieces_of_work_are_dealt_out_with_as_many_turns_for_all(monkeypatch: py
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_of_few_pictures_some_processes_draw_none(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hydra.initialize_config_dir(str(cli.CONFIG_DIR), version_base="1.3"):
-        config = cli.plain(
+    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
+        config = composing.plain(
             hydra.compose("config", [*FAMILIES[family], "data=folder", "data.size=8", "device=cpu"])
         )
     learner = make_learner(config, set_up(config["device"]))

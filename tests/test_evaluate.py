@@ -21,7 +21,7 @@ import gentrain as library
 from gentrain import anime
 from gentrain.anime.decode import decode
 from gentrain.anime.factors import join
-from gentrain.cli import CONFIG_DIR
+from gentrain.composing import CONFIG_DIR
 from gentrain.data import fresh_pictures
 from gentrain.judging import Judgement, Sets, judge
 from gentrain.learners.adversarial import Adversarial

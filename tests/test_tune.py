@@ -28,7 +28,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from gentrain.cli import CONFIG_DIR, check_jobs
+from gentrain.cli import check_jobs
+from gentrain.composing import CONFIG_DIR
 from gentrain.errors import Busy, UserError
 from gentrain.learners.minimize import Minimize
 from gentrain.rundir import RunDir

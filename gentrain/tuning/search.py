@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from gentrain.cli import compose_again
+from gentrain.composing import compose_again
 from gentrain.config import check, differences, flat, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded, write_atomically
