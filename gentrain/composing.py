@@ -26,7 +26,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def compose(overrides: list[str]) -> DictConfig:
     """With Hydra's own node, whose configs may come from a stranger as well."""
-    from gentrain.config import refuse_code
+    from gentrain.no_code import refuse_code
 
     composed = hydra.compose("config", overrides, return_hydra_config=True)
     refuse_code(OmegaConf.to_container(composed, resolve=False))

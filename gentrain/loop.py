@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from gentrain import checkpoint, connection, distributed
 from gentrain.checkpoint import Checkpoint
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.errors import RunFailed
+from gentrain.evaluation import evaluate_split
 from gentrain.from_pictures import settle
 from gentrain.going_back import Trouble, lr_scale, noise_of_step, respond
 from gentrain.images import to_picture
@@ -141,29 +142,6 @@ def _duties(this: Fit, state: State, names: list[str]) -> list[str]:
         left.remove(name)
     this.display.doing("")
     return left
-
-
-def evaluate_split(
-    eval_step: Callable[[Tensor, Generator], dict[str, Tensor]],
-    images: Images,
-    batch_size: int,
-    seed: int,
-    stopped: Callable[[], bool] = lambda: False,
-) -> dict[str, Tensor] | None:
-    """Every figure of every image of a split, float64 (N,) on the CPU; None if stopped meanwhile.
-
-    Several processes take the batches in turn, each with the noise of its number, and all have all figures.
-    """
-    mine: dict[int, dict[str, Tensor]] = {}
-    for number, indices in distributed.mine_of(images.chunks(batch_size)):
-        if stopped():
-            return None
-        if indices is not None:
-            figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
-            mine[number] = {name: value.cpu().double() for name, value in figures.items()}
-    batches = dict(pair for each in connection.gather(mine) for pair in each.items())
-    in_order = [batches[number] for number in sorted(batches)]
-    return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}
 
 
 def _evaluate(this: Fit, state: State) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
 from gentrain.build import make_network
-from gentrain.config import check, check_section, refuse_code, schema_of
+from gentrain.config import check, check_section, schema_of
 from gentrain.data import image_shape
 from gentrain.device import Place, set_up
 from gentrain.errors import UserError
@@ -30,6 +30,7 @@ from gentrain.models import (
     Reconstructs,
     RunsChain,
 )
+from gentrain.no_code import refuse_code
 from gentrain.rundir import read_config
 from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator

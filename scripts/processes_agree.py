@@ -31,7 +31,7 @@ from gentrain.data import view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.device import set_up
-from gentrain.loop import evaluate_split
+from gentrain.evaluation import evaluate_split
 from gentrain.ranks import is_main
 from gentrain.seeding import generator, seed_step
 from gentrain.settings import Train
@@ -228,7 +228,9 @@ def main() -> int:
                 raise SystemExit("a process failed")
         found = {
             precision: {
-                case: compare(*(torch.load(folder / f"{precision}.pt")[case] for folder in folders))
+                case: compare(
+                    *(torch.load(folder / f"{precision}.pt", weights_only=True)[case] for folder in folders)
+                )
                 for case in CASES
             }
             for precision in ("float32", "float64")

@@ -20,10 +20,10 @@ from gentrain.config import (
     may_change,
     model_schema,
     optimizer_schema,
-    refuse_code,
     schema_of,
 )
 from gentrain.errors import UserError
+from gentrain.no_code import refuse_code
 from gentrain.ranges import AtLeast, Between
 from gentrain.settings import Device, Train, View
 

@@ -402,7 +402,11 @@ def test_a_look_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
     look = filelock.FileLock(tmp_path / ".lock", thread_local=False)
     look.acquire()
     Timer(0.05, look.release).start()
-    RunDir(tmp_path).lock()
+    run = RunDir(tmp_path)
+    run.lock()
+    assert states.locked(tmp_path)
+    run.unlock()
+    assert not states.locked(tmp_path)
 
 
 def test_what_has_failed_before_it_could_go_on_keeps_what_it_had(tmp_path: Path) -> None:

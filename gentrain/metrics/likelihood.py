@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gentrain.data.images import Images
+from gentrain.evaluation import evaluate_split
 from gentrain.images import bits_per_dim, psnr_db
 from gentrain.learners import evaluate_images
-from gentrain.loop import evaluate_split
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.truth import distance_to_truth
 from gentrain.models import ImportanceSampled, Reconstructs

@@ -1,1 +1,1 @@
-"""Sweeps (`gentrain -m`): many jobs in one folder, gone on with by the same command. Imports no torch."""
+"""Sweeps (`gentrain -m`): many jobs in one folder, gone on with by the same command."""

@@ -1,6 +1,6 @@
 """A job in a cluster's queue: torchrun's variables from SLURM's, and being warned, saving and queueing again.
 
-Written against submitit, whose local executor does the same without SLURM. Imports no torch.
+Written against submitit, whose local executor does the same without SLURM.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gentrain.build import check_buildable
-from gentrain.config import check, differences, may_change, refuse_code
+from gentrain.config import check, differences, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded
+from gentrain.no_code import refuse_code
 from gentrain.rundir import is_run, read_config
 from gentrain.stored import find_checkpoint
 

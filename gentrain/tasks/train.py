@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from rich.console import Console
 from torch import nn
 
@@ -35,6 +32,7 @@ from gentrain.rundir import RunDir, as_yaml, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import weights_of
+from gentrain.tasks.failures import failures_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start, started_by
@@ -59,7 +57,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         connection.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
-        _failures_explained(settings, command.run_dir),
+        failures_explained(settings, command.run_dir),
     ):
         check_same_command(command)
         stored = None
@@ -282,30 +280,3 @@ def _train(this: Fit, state: State, console: Console) -> None:
     connection.barrier()  # else who ends first has others killed while they write
     if this.stop.requested:
         raise Interrupted(this.stop.exit_status)
-
-
-@contextmanager
-def _failures_explained(settings: Train, run: Path | None) -> Iterator[None]:
-    """Out of memory and out of space, in a sentence that says what to do."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(settings) from error
-    except RuntimeError as error:
-        if not re.search("can't allocate memory|bad_alloc|not enough memory", str(error)):
-            raise
-        raise _out_of_memory(settings) from error
-    except OSError as error:
-        if not out_of_space(error):
-            raise
-        where = error.filename or run or "the run directory"
-        raise RunFailed(f"no space left to write {where}; free some space and resume") from error
-
-
-def _out_of_memory(settings: Train) -> RunFailed:
-    half = max(1, settings.batch_size // 2)
-    parts = 2 * settings.accumulate_steps
-    return RunFailed(
-        f"out of memory with train.batch_size={settings.batch_size}: try train.batch_size={half}, or "
-        f"train.accumulate_steps={parts}, which takes the same steps in less memory, or a smaller model"
-    )

@@ -1,0 +1,35 @@
+"""What a model says of each picture of a split: in training, for task=evaluate, in one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from gentrain import connection, distributed
+from gentrain.data.images import Images
+from gentrain.seeding import generator
+
+
+def evaluate_split(
+    eval_step: Callable[[Tensor, Generator], dict[str, Tensor]],
+    images: Images,
+    batch_size: int,
+    seed: int,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Tensor] | None:
+    """Every figure of every image of a split, float64 (N,) on the CPU; None if stopped meanwhile.
+
+    Several processes take the batches in turn, each with the noise of its number, and all have all figures.
+    """
+    mine: dict[int, dict[str, Tensor]] = {}
+    for number, indices in distributed.mine_of(images.chunks(batch_size)):
+        if stopped():
+            return None
+        if indices is not None:
+            figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
+            mine[number] = {name: value.cpu().double() for name, value in figures.items()}
+    batches = dict(pair for each in connection.gather(mine) for pair in each.items())
+    in_order = [batches[number] for number in sorted(batches)]
+    return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}
