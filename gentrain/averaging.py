@@ -27,3 +27,8 @@ def averaged(model: nn.Module, batch_size: int, halflife_images: float) -> Avera
 
     # The counter stays on the CPU, so that asking for it never waits for a GPU.
     return AveragedModel(model, multi_avg_fn=update)
+
+
+def begin_at(average: AveragedModel, model: nn.Module) -> None:
+    """The average becomes the model as it is, as if it had been made of it now."""
+    average.module.load_state_dict(model.state_dict())

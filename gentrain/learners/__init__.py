@@ -47,6 +47,12 @@ class Learner(Protocol):
         Must hold "loss", "grad_norm" and "lr"; tensors are scalars, left on the device.
         """
 
+    def weights_replaced(self) -> None:
+        """To be called once other weights than those it was made with are in the network, before a step.
+
+        What was derived from those before, such as the average, is derived from the new ones.
+        """
+
     def networks(self) -> list[nn.Module]:
         """`model`, and the network that is trained if that is another one: both are saved."""
 

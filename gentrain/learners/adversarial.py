@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from gentrain.adversarial_losses import between, one_centred, squared_gradients, zero_centred
 from gentrain.adversarial_rules import Rules
 from gentrain.alarm import GameWatch
-from gentrain.averaging import averaged
+from gentrain.averaging import averaged, begin_at
 from gentrain.device import Place
 from gentrain.distributed import average, batch_norms, mean_over_processes, whole_batch
 from gentrain.errors import UserError
@@ -247,6 +247,10 @@ class Adversarial:
         return pictures
 
     # -- what the loop asks for
+
+    def weights_replaced(self) -> None:
+        if self.average is not None:
+            begin_at(self.average, self.to_average)
 
     def networks(self) -> list[nn.Module]:
         return [self.model] if self.average is None else [self.model, self.network]

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from gentrain.averaging import averaged
+from gentrain.averaging import averaged, begin_at
 from gentrain.device import Place
 from gentrain.distributed import average, batch_norms
 from gentrain.images import ImageShape
@@ -83,6 +83,10 @@ class Minimize:
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 totals[name] = totals[name] + share * value if name in totals else share * value
         return dict(totals)
+
+    def weights_replaced(self) -> None:
+        if self.average is not None:
+            begin_at(self.average, self.network)
 
     def networks(self) -> list[nn.Module]:
         return [self.model] if self.average is None else [self.model, self.network]

@@ -21,7 +21,7 @@ from gentrain.data.images import Images
 from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.files import out_of_space
-from gentrain.from_pictures import start
+from gentrain.from_pictures import settle, start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, Judge, State, fit
 from gentrain.metrics.extractors import make_extractor
@@ -75,17 +75,17 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
         check_same_pictures(command, data)
+        train_images = Images(data.split("train"), view_of(command.config["data"]), place.device)
+        _begin(command, learner, train_images, stored)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = _new_directory(command, held)
         tracker = (
             _record(command, directory, data, learner, place, state, console) if is_main() else NoTracker()
         )
         say_start(command, directory.path, data, learner, place, state, console)
-        fit_with = _fit_with(command, directory, data, learner, place, state, tracker, stop, console)
-        network = learner.parts["model"]
-        if stored is None and command.weights_from is None:
-            connection.from_main(partial(start, network, fit_with.batches.images, command.config["seed"]))
-        distributed.same_as_main(cast(nn.Module, network))
+        fit_with = _fit_with(
+            command, directory, data, train_images, learner, place, state, tracker, stop, console
+        )
         _train(replace(fit_with, judge=judge), state, console)
 
 
@@ -150,6 +150,20 @@ def _take_over(
     return State(stored.step, best, stored.pending, stored.rollbacks)
 
 
+def _begin(command: Plan, learner: Learner, images: Images, stored: Checkpoint | None) -> None:
+    """The first weights of a new run, and all that follows from them: before anything of it is written."""
+    network, seed = cast(nn.Module, learner.parts["model"]), command.config["seed"]
+    if stored is None and command.weights_from is None:
+        connection.from_main(partial(start, network, images, seed))
+    distributed.same_as_main(network)
+    if stored is None:
+        learner.weights_replaced()
+    # What was taken over is saved before the first step, and may have been settled on other pictures.
+    if command.start_from is not None or command.weights_from is not None:
+        for each in learner.networks():
+            settle(each, images, seed)
+
+
 def _accept_change(command: Plan, data: Packed, stored: Checkpoint, console: Console) -> None:
     """The pictures are not those of the checkpoint: say so, or raise UserError unless that is allowed."""
     came_from = command.start_from.resolve().parent.parent if command.start_from else command.run_dir
@@ -207,6 +221,7 @@ def _fit_with(
     command: Plan,
     directory: RunDir,
     data: Packed,
+    train: Images,
     learner: Learner,
     place: Place,
     state: State,
@@ -215,9 +230,7 @@ def _fit_with(
     console: Console,
 ) -> Fit:
     settings, seed = Train(**command.config["train"]), command.config["seed"]
-    train, valid = (
-        Images(data.split(name), view_of(command.config["data"]), place.device) for name in ("train", "valid")
-    )
+    valid = Images(data.split("valid"), view_of(command.config["data"]), place.device)
     distance = _distance(settings, valid, place, console)
     if distance is not None and is_main():
         directory.record_measure(TAG, distance.measured)
