@@ -123,7 +123,7 @@ class Adversarial:
             with torch.no_grad(), self.place.autocasting():
                 fake = self.game.generator(self.game.latents(len(real))).float()
             with self._judging():
-                loss, metrics = self._discriminator_loss(self._augmented(real), self._augmented(fake), gamma)
+                loss, metrics = self._discriminator_loss(real, fake, gamma)
             share = len(real) / len(real_BCHW)
             (loss * share).backward()
             _add(totals, {"d_loss": loss.detach(), **metrics}, share)
@@ -135,17 +135,22 @@ class Adversarial:
     def _discriminator_loss(
         self, real_BCHW: Tensor, fake_BCHW: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The discriminator's objective, and detached figures."""
+        """The discriminator's objective on augmented pictures, and detached figures.
+
+        R1 and R2 are penalties at the pictures themselves, through the augmentation, as in R3GAN's code; the
+        interpolated penalty lies between two pictures that D is shown.
+        """
         discriminator, loss = self.game.discriminator, self.rules.loss
         if loss.penalty == "zero_centred":
             real_BCHW, fake_BCHW = real_BCHW.requires_grad_(), fake_BCHW.requires_grad_()
-        real_B, fake_B = discriminator(real_BCHW).float(), discriminator(fake_BCHW).float()
+        seen_real_BCHW, seen_fake_BCHW = self._augmented(real_BCHW), self._augmented(fake_BCHW)
+        real_B, fake_B = discriminator(seen_real_BCHW).float(), discriminator(seen_fake_BCHW).float()
         total, penalties = loss.discriminator(real_B, fake_B), {}
         if loss.penalty == "zero_centred":
             penalties["r1"] = zero_centred(squared_gradients(real_B, real_BCHW), gamma)
             penalties["r2"] = zero_centred(squared_gradients(fake_B, fake_BCHW), gamma)
         elif loss.penalty == "interpolated":
-            mixed_BCHW = between(real_BCHW, fake_BCHW).requires_grad_()
+            mixed_BCHW = between(seen_real_BCHW, seen_fake_BCHW).requires_grad_()
             squared_B = squared_gradients(discriminator(mixed_BCHW).float(), mixed_BCHW)
             penalties["gradient_penalty"] = one_centred(squared_B, gamma)
         total = total + sum(penalties.values())
