@@ -11,6 +11,7 @@ from torch import nn
 from gentrain import registry
 from gentrain.data import check_data, image_shape
 from gentrain.device import Place, check_device
+from gentrain.distributed import sees_whole_batch
 from gentrain.errors import UserError
 from gentrain.learners import Learner
 from gentrain.metrics.domain import DIMS
@@ -36,8 +37,24 @@ def check_buildable(config: Mapping[str, Any]) -> None:
             f"train.frechet_samples={train.frechet_samples} is too few: features of {DIMS} numbers need more "
             "samples than that; null leaves valid/frechet_distance out"
         )
+    network_on_meta(config)
+
+
+def check_same_in_parts(config: Mapping[str, Any]) -> None:
+    """Raise UserError if a step in train.accumulate_steps parts would be another step. Allocates nothing."""
+    parts = config["train"]["accumulate_steps"]
+    if parts > 1 and sees_whole_batch(network_on_meta(config)):
+        raise UserError(
+            f"train.accumulate_steps={parts} would be another step: this network has batch normalisation, "
+            "and each part would be normalised by itself; take train.accumulate_steps=1 and a smaller "
+            "train.batch_size, or model.network=r3"
+        )
+
+
+def network_on_meta(config: Mapping[str, Any]) -> nn.Module:
+    """The network without its weights: shapes alone."""
     with torch.device("meta"):
-        make_network(config)
+        return make_network(config)
 
 
 def make_network(config: Mapping[str, Any]) -> nn.Module:

@@ -28,10 +28,18 @@ T = TypeVar("T")
 # ---- training
 
 
+def sees_whole_batch(network: nn.Module) -> bool:
+    """Whether a picture's output depends on the others of its batch, so that a batch has no parts."""
+    return bool(_normalising(network))
+
+
+def _normalising(network: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+
+
 def batch_norms(network: nn.Module) -> list[Tensor]:
     """The running means and variances of a network's batch normalisations, which differ between processes."""
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
-    kept = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
+    kept = [value for layer in _normalising(network) for value in (layer.running_mean, layer.running_var)]
     return [value for value in kept if value is not None]
 
 
@@ -69,7 +77,15 @@ def mean_over_processes(mean: Tensor) -> Tensor:
     whole = mean.detach().clone()
     with or_lost():
         dist.all_reduce(whole)
-    return mean + (whole / world_size() - mean.detach())
+    return in_place_of(mean, whole / world_size())
+
+
+def in_place_of(mean: Tensor, whole: Tensor) -> Tensor:
+    """The value of a mean over the whole batch, with the gradient of the mean over a part of it.
+
+    The gradients of all parts, each times its share, then add up to that of a function of the whole mean.
+    """
+    return mean + (whole - mean.detach())
 
 
 def whole_batch(x_n: Tensor, accumulate_steps: int) -> Tensor:

@@ -56,6 +56,7 @@ ALL_AUGMENT = "model.augment=[color,translation,cutout]"
 CASES: dict[str, tuple[str, list[str]]] = {
     "vae": ("vae", []),
     "vae, free bits": ("vae", ["model.free_bits=0.02"]),
+    "vae, free bits, in 2 parts": ("vae", ["model.free_bits=0.02", "train.accumulate_steps=2"]),
     "vae, in 2 parts, moved pictures": (
         "vae",
         ["train.accumulate_steps=2", "data.flip=true", "data.shift=1"],

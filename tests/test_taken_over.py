@@ -32,9 +32,7 @@ def killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def averages(parts: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Each averaged weight or buffer of a checkpoint, and that of the model itself."""
-    pairs = {
-        key.removeprefix("module."): value for key, value in parts["ema"].items() if key != "n_averaged"
-    }
+    pairs = {key.removeprefix("module."): value for key, value in parts["ema"].items() if key != "n_averaged"}
     return {key: (value, parts["model"][key]) for key, value in pairs.items()}
 
 

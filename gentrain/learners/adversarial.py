@@ -118,15 +118,17 @@ class Adversarial:
         """One update on a batch of real pictures and as many generated ones, which are constants here."""
         optimizer = self.optimizers["discriminator"]
         optimizer.zero_grad()
-        totals: dict[str, Tensor] = {}
+        totals, logits = dict[str, Tensor](), list[tuple[Tensor, Tensor]]()
         for real in real_BCHW.tensor_split(self.train_settings.accumulate_steps):
             with torch.no_grad(), self.place.autocasting():
                 fake = self.game.generator(self.game.latents(len(real))).float()
             with self._judging():
-                loss, metrics = self._discriminator_loss(real, fake, gamma)
+                loss, penalties, of_part = self._discriminator_loss(real, fake, gamma)
             share = len(real) / len(real_BCHW)
             (loss * share).backward()
-            _add(totals, {"d_loss": loss.detach(), **metrics}, share)
+            _add(totals, {"d_loss": loss.detach(), **penalties}, share)
+            logits.append(of_part)
+        totals |= self._figures(*(torch.cat(values) for values in zip(*logits, strict=True)))
         totals = average(self.game.discriminator.parameters(), totals, self.batch_norms)
         totals["d_grad_norm"] = self._clipped(self.game.discriminator)
         optimizer.step()
@@ -134,8 +136,8 @@ class Adversarial:
 
     def _discriminator_loss(
         self, real_BCHW: Tensor, fake_BCHW: Tensor, gamma: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The discriminator's objective on augmented pictures, and detached figures.
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """The discriminator's objective on augmented pictures; detached, its penalties and both logits.
 
         R1 and R2 are penalties at the pictures themselves, through the augmentation, as in R3GAN's code; the
         interpolated penalty lies between two pictures that D is shown.
@@ -154,8 +156,8 @@ class Adversarial:
             squared_B = squared_gradients(discriminator(mixed_BCHW).float(), mixed_BCHW)
             penalties["gradient_penalty"] = one_centred(squared_B, gamma)
         total = total + sum(penalties.values())
-        figures = {name: value.detach() for name, value in penalties.items()}
-        return total, figures | self._figures(real_B.detach(), fake_B.detach())
+        detached = {name: value.detach() for name, value in penalties.items()}
+        return total, detached, (real_B.detach(), fake_B.detach())
 
     def _figures(self, real_B: Tensor, fake_B: Tensor) -> dict[str, Tensor]:
         """What a person watches, means over the batch.

@@ -10,11 +10,11 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from gentrain.averaging import averaged, begin_at
 from gentrain.device import Place
-from gentrain.distributed import average, batch_norms
+from gentrain.distributed import average, batch_norms, mean_over_processes
 from gentrain.images import ImageShape
 from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
 from gentrain.learners.replay import Replayed
-from gentrain.models import Generative, Reconstructs, SameEachStep
+from gentrain.models import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
 from gentrain.optimizers import OptimizerSettings
 from gentrain.settings import Train
 
@@ -75,14 +75,29 @@ class Minimize:
             self.network.train()
         self.optimizer.zero_grad()
         totals: dict[str, Tensor] = {}
-        for part in x_BCHW.tensor_split(self.train_settings.accumulate_steps):
+        parts = x_BCHW.tensor_split(self.train_settings.accumulate_steps)
+        whole = self._batch_means(parts)
+        for part in parts:
             share = len(part) / len(x_BCHW)
             with self.place.autocasting():
-                loss, metrics = cast(Generative, self.network).train_loss(part, step)
+                if whole is None:
+                    loss, metrics = cast(Generative, self.network).train_loss(part, step)
+                else:
+                    loss, metrics = cast(LossOfBatchMeans, self.network).train_loss(part, step, whole)
             (loss * share).backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 totals[name] = totals[name] + share * value if name in totals else share * value
         return dict(totals)
+
+    @torch.no_grad()
+    def _batch_means(self, parts: tuple[Tensor, ...]) -> Tensor | None:
+        """What a family's loss must know of the whole batch before its first part; None: nothing."""
+        if len(parts) == 1 or not isinstance(self.network, LossOfBatchMeans):
+            return None
+        with self.place.autocasting():
+            means = [(len(part), self.network.batch_means(part)) for part in parts]
+        known = [count * mean for count, mean in means if mean is not None]
+        return mean_over_processes(torch.stack(known).sum(0) / sum(map(len, parts))) if known else None
 
     def weights_replaced(self) -> None:
         if self.average is not None:

@@ -33,6 +33,19 @@ class Generative(Protocol):
         """uint8 (n, C, H, W)."""
 
 
+@runtime_checkable
+class LossOfBatchMeans(Protocol):
+    """`train_loss` is a function of means over the whole batch, which a part of it cannot know."""
+
+    def batch_means(self, x_BCHW: Tensor) -> Tensor | None:
+        """Those means, over the pictures given; None if with these settings the loss is a plain mean."""
+
+    def train_loss(
+        self, x_BCHW: Tensor, step: int, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As Generative's; `whole`: the means over all parts, where `x_BCHW` is but one of them."""
+
+
 class Game(Protocol):
     """An nn.Module of two players that learn against each other; constructed as a Generative is."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gentrain.distributed import mean_over_processes
+from gentrain.distributed import in_place_of, mean_over_processes
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
@@ -110,18 +110,26 @@ class VAE(nn.Module):
             return self.beta
         return self.beta * min(1.0, (step + 1) / self.kl_warmup_steps)
 
-    def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    @torch.no_grad()
+    def batch_means(self, x_BCHW: Tensor) -> Tensor | None:
+        """The mean KL of each dimension, nats (Z,), where free bits make the loss a function of it."""
+        return kl_to_prior(*self.posterior(x_BCHW)).mean(0) if self.free_bits else None
+
+    def train_loss(
+        self, x_BCHW: Tensor, step: int, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective in bits per dimension, a scalar, and detached metrics, means over the batch.
 
         Objective: nll + beta_t * sum_j max(free_bits, KL_j), KL_j the batch's mean KL of dimension j
         (Kingma et al., arXiv 1606.04934, appendix C.8, with one dimension a group). The metrics ignore
         beta and free bits: `bits_per_dim` is the bound itself, `nll_nats` and `kl_nats` are per image.
+        `whole`: what `batch_means` is over all parts of the batch, of which `x_BCHW` is one.
         """
         noise_BZ = normal_noise((len(x_BCHW), self.latent_dim), None, x_BCHW)
         nll_B, m_BZ, s_BZ = self(x_BCHW, noise_BZ)
         kl_Z = kl_to_prior(m_BZ, s_BZ).mean(0)
-        if self.free_bits:  # what is free is decided by the mean over all processes
-            kl_Z = mean_over_processes(kl_Z)
+        if self.free_bits:  # what is free is decided by the mean over all parts and processes
+            kl_Z = mean_over_processes(kl_Z) if whole is None else in_place_of(kl_Z, whole)
         nll, kl = nll_B.mean(), kl_Z.sum()
         penalty = kl_Z.clamp(min=self.free_bits).sum()
         loss = bits_per_dim(nll + self.beta_at(step) * penalty, self.shape)

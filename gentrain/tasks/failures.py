@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from gentrain.build import network_on_meta
+from gentrain.distributed import sees_whole_batch
 from gentrain.errors import RunFailed
 from gentrain.files import out_of_space
-from gentrain.settings import Train
+from gentrain.ranks import world_size
 
 
 @contextmanager
-def failures_explained(settings: Train, run: Path | None) -> Iterator[None]:
+def failures_explained(config: Mapping[str, Any], run: Path | None) -> Iterator[None]:
     """Out of memory and out of space, in a sentence that says what to do."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(settings) from error
+        raise _out_of_memory(config) from error
     except RuntimeError as error:
         if not re.search("can't allocate memory|bad_alloc|not enough memory", str(error)):
             raise
-        raise _out_of_memory(settings) from error
+        raise _out_of_memory(config) from error
     except OSError as error:
         if not out_of_space(error):
             raise
@@ -32,10 +35,12 @@ def failures_explained(settings: Train, run: Path | None) -> Iterator[None]:
         raise RunFailed(f"no space left to write {where}; free some space and resume") from error
 
 
-def _out_of_memory(settings: Train) -> RunFailed:
-    half = max(1, settings.batch_size // 2)
-    parts = 2 * settings.accumulate_steps
-    return RunFailed(
-        f"out of memory with train.batch_size={settings.batch_size}: try train.batch_size={half}, or "
-        f"train.accumulate_steps={parts}, which takes the same steps in less memory, or a smaller model"
-    )
+def _out_of_memory(config: Mapping[str, Any]) -> RunFailed:
+    """What would take less, of what is possible."""
+    batch_size, parts = config["train"]["batch_size"], 2 * config["train"]["accumulate_steps"]
+    half = batch_size // world_size() // 2 * world_size()
+    advice = [f"train.batch_size={half}"] if half else []
+    if parts <= batch_size // world_size() and not sees_whole_batch(network_on_meta(config)):
+        advice.append(f"train.accumulate_steps={parts}, which takes the same steps in less memory")
+    wish = ", or ".join([*advice, "a smaller model"])
+    return RunFailed(f"out of memory with train.batch_size={batch_size}: try {wish}")

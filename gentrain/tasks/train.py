@@ -52,12 +52,11 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
     Raises UserError, RunFailed, or, once the run is saved, Interrupted.
     """
     command, console = plan(config, overrides), console_of_rank()
-    settings = Train(**command.config["train"])
     with (
         connection.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
-        failures_explained(settings, command.run_dir),
+        failures_explained(command.config, command.run_dir),
     ):
         check_same_command(command)
         stored = None
