@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import struct
@@ -19,6 +20,7 @@ from gentrain.data.entries import (
     MAX_COUNT,
     SUFFIXES,
     TOO_LARGE,
+    UNREADABLE,
     Bad,
     Entry,
     Listing,
@@ -30,7 +32,7 @@ from gentrain.data.entries import (
     suffix_of,
     unsafe,
 )
-from gentrain.data.tars import DAMAGE, Tar
+from gentrain.data.tars import Damaged, Tar
 from gentrain.errors import UserError
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field after it
@@ -146,25 +148,35 @@ class ZipReader:
     def _read(self, entry: Entry, info: zipfile.ZipInfo) -> bytes | Bad:
         try:
             with self._lock:
-                self._file.seek(info.header_offset)
-                header = self._file.read(LOCAL_HEADER.size)
-                signature, name_length, extra_length = LOCAL_HEADER.unpack(header)
-                self._file.seek(name_length + extra_length, os.SEEK_CUR)
-                data = self._file.read(info.compress_size)
-            if signature != b"PK\x03\x04" or len(data) != info.compress_size:
-                return Bad(entry.name, "not where the archive says that it is")
-            if info.compress_type == zipfile.ZIP_DEFLATED:
+                data = self._stored(info)
+        except OSError as error:
+            return Bad(entry.name, f"{UNREADABLE}: {in_words(error)}")
+        if data is None:
+            return Bad(entry.name, "not where the archive says that it is")
+        if info.compress_type == zipfile.ZIP_DEFLATED:
+            try:
                 # Whatever the member holds, no more than it declares (checked against the cap) and one byte.
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry.size + 1)
-        except (zlib.error, struct.error, ValueError) as error:
-            return Bad(entry.name, f"damaged in the archive: {error}")
-        except OSError as error:
-            return Bad(entry.name, f"cannot be read: {in_words(error)}")
+            except zlib.error as error:
+                return Bad(entry.name, f"damaged in the archive: {error}")
         if len(data) != entry.size:
             return Bad(entry.name, f"{'more' if len(data) > entry.size else 'less'} data than it declares")
         if zlib.crc32(data) != info.CRC:
             return Bad(entry.name, "damaged in the archive: wrong checksum")
         return data
+
+    def _stored(self, info: zipfile.ZipInfo) -> bytes | None:
+        """A member's bytes as they lie in the file; None if they are not where its directory says."""
+        if info.header_offset < 0:
+            return None
+        self._file.seek(info.header_offset)
+        header = self._file.read(LOCAL_HEADER.size)
+        if len(header) < LOCAL_HEADER.size:
+            return None
+        signature, name_length, extra_length = LOCAL_HEADER.unpack(header)
+        self._file.seek(name_length + extra_length, os.SEEK_CUR)
+        data = self._file.read(info.compress_size)
+        return data if signature == b"PK\x03\x04" and len(data) == info.compress_size else None
 
 
 # ---- tar
@@ -183,11 +195,13 @@ def list_tar(path: Path) -> Listing:
                 if count >= MAX_COUNT:
                     raise UserError(f"{path} has more than {MAX_COUNT:,} members; split it")
                 if not member.isdir():
-                    stamp = int(member.mtime * 1e9) or unchanged[1]
+                    # A header may give a time that is no number.
+                    stamp = int(member.mtime * 1e9) if math.isfinite(member.mtime) else 0
+                    stamp = stamp or unchanged[1]
                     members.take(_member_name(member.name), member.size, stamp, _tar_reason(member))
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(f"{path} cannot be read ({in_words(error)}); make it readable") from error
-    except DAMAGE as error:
+    except Damaged as error:
         raise UserError(
             f"{path} is damaged or cut off after {len(members.entries)} pictures ({error}); "
             "copy or download it again"
@@ -205,7 +219,7 @@ def list_tar(path: Path) -> Listing:
                     name = printable(_member_name(member.name))
                     if name in left and left[name].size == member.size and not _tar_reason(member):
                         yield left.pop(name), _held(archive.read(member))
-        except DAMAGE as error:
+        except (OSError, Damaged) as error:
             raise UserError(f"{path} changed or failed while it was read ({error}); start again") from error
         if left:
             raise UserError(f"{path} changed while it was read; start again")

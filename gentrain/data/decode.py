@@ -12,6 +12,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,23 +33,18 @@ MAX_SIDE = 1_000_000  # a picture of 1 x 89 million takes a pointer a row: ten t
 MAX_SCANS = 500  # of a progressive JPEG: each costs a pass over all its blocks, and only a few bytes
 OVERSAMPLING = 2  # JPEGs are decoded at least this many times as large as needed
 REDUCING_GAP = 3.0  # large pictures are averaged down to this many times the size before Lanczos
-# What Pillow's readers are known to raise on damaged files.
+# What Pillow's readers raise on damaged files, where only they are called (see `_pillow`). A TypeError or an
+# AttributeError is a mistake of ours, and no memory left is the machine's: neither is a picture's fault.
 DAMAGE = (
     OSError,
-    ValueError,
     SyntaxError,
+    ValueError,
     EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
+    IndexError,
+    KeyError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Warning,  # an error where the user's filters make it one
 )
 OTHER_KINDS = {
     b"PK\x03\x04": "a ZIP archive",
@@ -86,6 +83,23 @@ class Original:
     colored: bool  # false for a file that can hold grey only
 
 
+class Damaged(Exception):
+    """What Pillow says of a file that it cannot read, in words."""
+
+
+@contextmanager
+def _pillow() -> Iterator[None]:
+    """Around calls of Pillow alone, so that a mistake of ours is never taken for a damaged picture."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise Damaged(f"too many pixels; at most {MAX_PIXELS // 10**6} million") from error
+    except DAMAGE as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        words = words.replace("not identified by this driver", "no picture, or one without pixels")
+        raise Damaged(f"damaged: {words}") from error
+
+
 def decode(
     data: bytes,
     size: int,
@@ -111,23 +125,17 @@ def decode_known(
         if isinstance(image, str):
             return image
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            return f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million"
-        if max(width, height) > MAX_SIDE:
-            return f"{width} x {height} pixels; at most 1 million a side"
+        if too_large := _too_large(width, height):
+            return too_large
         original = Original(width, height, not image.mode.startswith(("1", "L", "I", "F")))
         extent = _draft(image, size, channels, fit) if isinstance(image, JpegImageFile) else image.size
-        image.load()
+        with _pillow():
+            image.load()
         if isinstance(image, PngImageFile):
             _mend_transparency(image, depth=data[24])
         plain = _plain(image)
-    except Image.DecompressionBombError:
-        return f"too many pixels; at most {MAX_PIXELS // 10**6} million"
-    except DAMAGE as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        return (
-            f"damaged: {words.replace('not identified by this driver', 'no picture, or one without pixels')}"
-        )
+    except Damaged as damaged:
+        return str(damaged)
     return _arrange(plain, extent, _orientation(image), size, channels, fit, background), original
 
 
@@ -149,23 +157,23 @@ def _open(data: bytes) -> ImageFile.ImageFile | str:
     By the readers themselves, not `Image.open`, which warns of large pictures before we could name their size
     and reads every picture of a multi-picture JPEG.
     """
-    file = io.BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
         if data.count(b"\xff\xda") > MAX_SCANS:
             return f"a JPEG of more than {MAX_SCANS} scans"
-        return JpegImageFile(file)
+        return _by(JpegImageFile, data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         damaged = _damaged_chunk(data)
-        return f"damaged: the checksum of its {damaged} chunk is wrong" if damaged else PngImageFile(file)
+        if damaged:
+            return f"damaged: the checksum of its {damaged} chunk is wrong"
+        return _by(PngImageFile, data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return WebPImageFile(file)
+        return _by(WebPImageFile, data)
     if data.startswith((b"GIF87a", b"GIF89a")):
-        width, height = struct.unpack_from("<HH", data, 6)
-        if width * height > MAX_PIXELS:
-            return f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million"
-        return GifImageFile(file)
+        if len(data) < 10:
+            return "damaged: cut off in its header"
+        return _too_large(*struct.unpack_from("<HH", data, 6)) or _by(GifImageFile, data)
     if data.startswith(b"BM"):
-        return BmpImageFile(file)
+        return _by(BmpImageFile, data)
     if not data:
         return "an empty file"
     head = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -173,6 +181,18 @@ def _open(data: bytes) -> ImageFile.ImageFile | str:
     if not kind and not data[:256].strip(b"\0"):
         kind = "a file of zeros"
     return f"{kind or 'its content'} is no PNG, JPEG, WebP, BMP or GIF picture"
+
+
+def _too_large(width: int, height: int) -> str:
+    """Why a picture of so many pixels is not read; "" if it is."""
+    if width * height > MAX_PIXELS:
+        return f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million"
+    return f"{width} x {height} pixels; at most 1 million a side" if max(width, height) > MAX_SIDE else ""
+
+
+def _by(reader: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
+    with _pillow():
+        return reader(io.BytesIO(data))
 
 
 def _damaged_chunk(data: bytes) -> str:
@@ -200,7 +220,8 @@ def _draft(image: JpegImageFile, size: int, channels: int, fit: Fit) -> tuple[fl
     width, height = image.size
     # Pillow takes the smaller of the two ratios; for "fit" only the longer side counts.
     smallest = (needed, needed) if fit != "fit" else (needed, 1) if width >= height else (1, needed)
-    drafted = image.draft("L" if channels == 1 else "RGB", smallest)
+    with _pillow():
+        drafted = image.draft("L" if channels == 1 else "RGB", smallest)
     return (width, height) if drafted is None else (drafted[1][2], drafted[1][3])
 
 
@@ -217,11 +238,12 @@ def _plain(image: Image.Image) -> Image.Image:
     """The same picture in mode L, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):
         return _eight_bits(image)
-    if image.has_transparency_data:
-        return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
+    with _pillow():
+        if image.has_transparency_data:
+            return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        if image.mode in ("L", "RGB"):
+            return image
+        return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -242,8 +264,9 @@ def _orientation(image: Image.Image) -> int:
     if image.info.keys().isdisjoint(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")):
         return 1
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except DAMAGE:
+        with _pillow():
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Damaged:
         return 1
     return orientation if orientation in UPRIGHT else 1
 

@@ -10,27 +10,38 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, cast
 
 MAX_HEADER = 2**20  # bytes of one long name or extended header
 DRAIN_BYTES = 2**20
-# What tarfile and the decompressors raise on damaged archives.
+# What tarfile and the decompressors raise on damaged archives, where only they are called (see `_archive`).
 DAMAGE = (
     tarfile.TarError,
     OSError,
     EOFError,
     ValueError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    TypeError,
+    OverflowError,
     RecursionError,
     struct.error,
     zlib.error,
     lzma.LZMAError,
 )
+
+
+class Damaged(Exception):
+    """What tarfile or a decompressor says of an archive that it cannot read."""
+
+
+@contextmanager
+def _archive() -> Iterator[None]:
+    """Around calls of those libraries alone: a mistake of ours is never taken for a damaged archive."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise Damaged(str(error) or type(error).__name__) from error
 
 
 class Forward:
@@ -76,21 +87,30 @@ class Tar:
         self._raw.close()
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        """Raises Damaged."""
         forward = Forward(self._file)
-        archive = tarfile.TarFile(fileobj=forward, mode="r")  # type: ignore[arg-type]
-        while (member := archive.next()) is not None:
+        with _archive():
+            archive = tarfile.TarFile(fileobj=forward, mode="r")  # type: ignore[arg-type]
+        while (member := self._next(archive)) is not None:
             archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
             yield member
         if len(forward.last) != tarfile.BLOCKSIZE or forward.last.strip(b"\0"):
-            raise tarfile.ReadError(f"neither a header nor the end at byte {archive.offset}")
-        while self._file is not self._raw and self._file.read(DRAIN_BYTES):
-            pass  # the checksums of compressed data come last
+            raise Damaged(f"neither a header nor the end at byte {archive.offset}")
+        with _archive():
+            while self._file is not self._raw and self._file.read(DRAIN_BYTES):
+                pass  # the checksums of compressed data come last
+
+    def _next(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        with _archive():
+            return archive.next()
 
     def read(self, member: tarfile.TarInfo) -> bytes:
-        self._file.seek(member.offset_data, os.SEEK_SET)
-        data = self._file.read(member.size)
+        """Raises Damaged."""
+        with _archive():
+            self._file.seek(member.offset_data, os.SEEK_SET)
+            data = self._file.read(member.size)
         if len(data) != member.size:
-            raise tarfile.ReadError("unexpected end of data")
+            raise Damaged("unexpected end of data")
         return data
 
 
