@@ -1,5 +1,15 @@
 """Errors that a person is meant to read. Everything else keeps its traceback."""
 
+from collections.abc import Sequence
+
+NAMED = 8  # of many things of one kind in a message; the rest are counted
+
+
+def few(things: Sequence[str], named: int = NAMED, between: str = ", ") -> str:
+    """Joined, but of many only the first ones and how many more there are: a message is read as a whole."""
+    more = len(things) - named
+    return between.join([*things[:named], *([f"and {more:,} more"] if more > 0 else [])])
+
 
 class UserError(Exception):
     """A mistake in what the user gave: one sentence that says what, where, and what to do. Exit status 2."""

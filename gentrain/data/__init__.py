@@ -53,8 +53,8 @@ def open_data(section: Mapping[str, Any], progress: Progress) -> Packed:
     if packed.bad and section["on_bad"] == "fail":
         found = packed.facts.get("found", len(packed.bad) + len(packed.images))
         raise UserError(
-            f"{len(packed.bad)} of {found} pictures cannot be used; mend or "
-            f"remove them, or leave them out with data.on_bad=skip:{in_lines(packed.bad)}"
+            f"{len(packed.bad)} of {found} pictures cannot be used; mend or remove them (task=inspect lists "
+            f"all), or leave them out with data.on_bad=skip:{in_lines(packed.bad)}"
         )
     facts = dict(packed.facts) | ({"bad": len(packed.bad)} if packed.bad else {})
     if section["levels"] != 256:

@@ -29,6 +29,7 @@ from gentrain.data.entries import (
     irregular,
     is_hidden,
     printable,
+    signature,
     suffix_of,
     unsafe,
 )
@@ -105,7 +106,7 @@ def list_zip(path: Path) -> Listing:
             if entry:
                 found[entry.name] = info
     entries = list(members.entries.values())
-    unchanged = _signature(path)
+    unchanged = signature(path)
 
     def contents() -> Iterator[tuple[Entry, Read]]:
         """In the order of the archive."""
@@ -188,7 +189,7 @@ def list_tar(path: Path) -> Listing:
     The stamp is the member's time, or the archive's where members were given none (reproducible archives).
     """
     members = Members()
-    unchanged = _signature(path)
+    unchanged = signature(path)
     try:
         with Tar(path) as archive:
             for count, member in enumerate(archive):
@@ -244,11 +245,6 @@ def _tar_reason(member: tarfile.TarInfo) -> str:
 # ---- both
 
 
-def _signature(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def _refuse_change(path: Path, before: tuple[int, int]) -> None:
-    if _signature(path) != before:
+    if signature(path) != before:
         raise UserError(f"{path} changed after it was listed; start again")

@@ -21,7 +21,7 @@ from gentrain.data import splitting
 from gentrain.data.attributes import Attributes, read_attributes, read_partition
 from gentrain.data.decode import decode, frame
 from gentrain.data.downloads import FAILURES, downloads_dir, fetch, root_of
-from gentrain.data.entries import Bad, Entry, Read
+from gentrain.data.entries import Bad, Entry, Read, refuse_vanished, signature
 from gentrain.data.listing import list_pictures
 from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import arrange, decode_all, hash64
@@ -81,6 +81,7 @@ class CelebA:
             (self.channels, self.size, self.size),
             lambda done: progress(done, len(homes)),
         )
+        refuse_vanished(files.pictures, str(files.pictures))
         names = decoded.extras
         given = np.array([homes[name] for name in names], np.int64)
         parts = splitting.split(decoded.hashes_N, given, 0, self.count, "CelebA")
@@ -97,8 +98,7 @@ class CelebA:
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:
-    stat = file.stat()
-    return str(file.resolve()), stat.st_size, stat.st_mtime_ns
+    return str(file.resolve()), *signature(file)
 
 
 def _name(entry: Entry) -> str:

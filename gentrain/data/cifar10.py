@@ -18,6 +18,7 @@ import numpy as np
 
 from gentrain.data.arrays import Native, pack_native
 from gentrain.data.downloads import downloads_dir, fetch, root_of
+from gentrain.data.entries import signature
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
 from gentrain.ranges import Above, AtLeast, Below, Between
@@ -49,7 +50,7 @@ class CIFAR10:
         path = self._found
         names = {BINARY: BATCHES, PYTHON: PYTHON_BATCHES}
         files = [path] if path.is_file() else [path / name for name in names.get(path.name, BATCHES)]
-        stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        stamps = [(str(file.resolve()), *signature(file)) for file in files]
         return {**asdict(self), "root": None, "files": stamps}
 
     @cached_property

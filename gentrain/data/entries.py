@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
+import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+from gentrain.errors import UserError, few
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"})
 MAX_BYTES = 256 * 2**20  # of one picture's file
 MAX_COUNT = 10_000_000  # of a list's rows or an archive's members
+MAX_SHOWN = 200  # characters of a name in a message
+NUMBERS = re.compile(r"\d+")
 UNREADABLE = "cannot be read"
 TOO_LARGE = f"more than {MAX_BYTES // 2**20} MiB"
 KINDS = (
@@ -49,9 +55,17 @@ class Bad:
     reason: str
 
 
-def in_lines(bad: Iterable[Bad]) -> str:
-    """Each on a line of its own, with its reason."""
-    return "".join(f"\n  {one.name} ({one.reason})" for one in bad)
+def in_lines(bad: Sequence[Bad]) -> str:
+    """A few on a line each, of every kind of reason one before there are two of any, and how many more."""
+    kinds: dict[str, list[Bad]] = {}
+    for one in bad:
+        kinds.setdefault(NUMBERS.sub("", one.reason), []).append(one)
+    ordered = [one for same in itertools.zip_longest(*kinds.values()) for one in same if one is not None]
+    return "\n  " + few([_line(one) for one in ordered], between="\n  ") if bad else ""
+
+
+def _line(bad: Bad) -> str:
+    return f"{bad.name[:MAX_SHOWN]}{'...' * (len(bad.name) > MAX_SHOWN)} ({bad.reason})"
 
 
 Read = Callable[[], bytes | Bad]  # may be called in any thread; once
@@ -118,6 +132,25 @@ def irregular(mode: int) -> str:
 
 def in_words(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+def signature(file: Path) -> tuple[int, int]:
+    """Size and time of a whole archive, list or array file: another when it has changed."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be read ({in_words(error)}); put it back, or make it readable"
+        ) from error
+    return status.st_size, status.st_mtime_ns
+
+
+def refuse_vanished(place: Path, what: str) -> None:
+    """UserError if the pictures' folder is there no more: each of them would be named as unreadable."""
+    if not place.exists():
+        raise UserError(
+            f"{what} is gone: it was removed or renamed while its pictures were read; put it back"
+        )
 
 
 def judge(name: str, labels: tuple[str, ...], status: os.stat_result) -> Entry | Bad:

@@ -19,7 +19,7 @@ from PIL import ImageColor
 
 from gentrain.data import splitting
 from gentrain.data.decode import Fit, Original, decode_known
-from gentrain.data.entries import Bad, Entry, Listing, Read, in_lines
+from gentrain.data.entries import Bad, Entry, Listing, Read, in_lines, refuse_vanished, signature
 from gentrain.data.listing import ARCHIVES, list_pictures
 from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import Decoded, arrange, decode_all
@@ -57,8 +57,7 @@ class Folder:
         if self.verify == "content":
             listing_hash = _content_hash(self._listing)
         elif self._path.name.lower().endswith(ARCHIVES) and self._path.is_file():
-            stat = self._path.stat()
-            listing_hash = f"{stat.st_size} {stat.st_mtime_ns}"
+            listing_hash = " ".join(map(str, signature(self._path)))
         else:
             listing = self._listing
             found = [(entry.name, entry.size, entry.stamp, entry.labels) for entry in listing.entries]
@@ -91,6 +90,7 @@ class Folder:
 
     def _split(self, decoded: Decoded[tuple[Entry, Read], Original], scratch: Path) -> Packed:
         what, listing = f"data.root={self.root}", self._listing
+        refuse_vanished(self._path, what)
         entries, bad = [entry for entry, _ in decoded.items], listing.bad + decoded.bad
         homes = own_splits(listing, what)
         given = None if homes is None else np.array([homes.of[entry.name] for entry in entries], np.int64)

@@ -24,7 +24,7 @@ from gentrain.data.folder import color
 from gentrain.data.hub import load, places
 from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import arrange, decode_all
-from gentrain.errors import UserError
+from gentrain.errors import UserError, few
 from gentrain.files import expanded
 from gentrain.ranges import Above, AtLeast, Below, Between
 
@@ -114,9 +114,9 @@ class HuggingFace:
         import datasets
 
         pictures = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-        listing = f"its columns are {', '.join(table.column_names)}"
+        listing = f"its columns are {few(table.column_names)}"
         if pictures:
-            listing += f", and pictures are in {', '.join(pictures)}"
+            listing += f", and pictures are in {few(pictures)}"
         what = f"data.column={self.column} of data.repo={self.repo} ({split})"
         if self.column not in table.column_names:
             raise UserError(f"{what} does not exist; {listing}")
@@ -144,7 +144,7 @@ class HuggingFace:
         what = f"data.label_column={self.label_column} of data.repo={self.repo}"
         for table in tables:
             if self.label_column not in table.column_names:
-                raise UserError(f"{what} does not exist; its columns are {', '.join(table.column_names)}")
+                raise UserError(f"{what} does not exist; its columns are {few(table.column_names)}")
         values = [value for table in tables for value in table[self.label_column]]
         feature = tables[0].features[self.label_column]
         named = feature.names if isinstance(feature, datasets.ClassLabel) else None  # values: their numbers

@@ -19,6 +19,7 @@ import numpy as np
 
 from gentrain.data.arrays import Native
 from gentrain.data.downloads import downloads_dir, fetch, root_of
+from gentrain.data.entries import signature
 from gentrain.errors import UserError
 
 FILES = (
@@ -139,7 +140,7 @@ def locate(data: DataSet, root: str | None) -> Four:
 
 def stamps(four: Four) -> list[Any]:
     """What tells that the files are others or have changed: where they lie, sizes and times."""
-    return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in four]
+    return [(str(path.resolve()), *signature(path)) for path in four]
 
 
 def read(data: DataSet, four: Four) -> Native:

@@ -9,7 +9,7 @@ from gentrain.data.archives import list_tar, list_zip
 from gentrain.data.entries import MAX_BYTES, SUFFIXES, Bad, Entry, Listing, Read
 from gentrain.data.lists import read_list
 from gentrain.data.walk import walk
-from gentrain.errors import UserError
+from gentrain.errors import UserError, few
 
 LISTS = (".csv", ".tsv")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -41,7 +41,7 @@ def list_pictures(root: Path) -> Listing:
     else:
         raise UserError(f"{root} is no folder, list or archive; {wanted}")
     if not listing.entries and not listing.bad:
-        others = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
+        others = few([f"{count} {suffix}" for suffix, count in listing.ignored.items()])
         looked = f"looked for {' '.join(sorted(SUFFIXES))} in it and below"
         raise UserError(f"{root} holds no pictures; {looked}" + (f", found {others}" if others else ""))
     return listing

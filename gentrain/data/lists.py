@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from gentrain.data.entries import MAX_COUNT, Bad, Listing, printable, unsafe
 from gentrain.data.walk import Found, Refused
-from gentrain.errors import UserError
+from gentrain.errors import UserError, few
 
 PATH_COLUMNS = ("file", "path", "image", "filename", "file_name")
 MAX_CHOICES = 1_000  # a column with more different values is no label: captions, numbers, addresses
@@ -44,7 +44,7 @@ def read_list(path: Path) -> Listing:
     ]
     label_names = tuple(names[column] for column in columns)
     if len(set(label_names)) < len(label_names):
-        raise UserError(f"{path} has two columns of the same name: {', '.join(label_names)}; rename one")
+        raise UserError(f"{path} has two columns of the same name: {few(label_names)}; rename one")
     found = Found(os.path.realpath(path.parent))
     _take_all(((row[path_column], tuple(row[column] for column in columns)) for row in table), found)
     return found.listing(label_names)

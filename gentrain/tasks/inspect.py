@@ -18,7 +18,7 @@ from gentrain.data.images import Images
 from gentrain.data.packed import SPLITS
 from gentrain.data.portrait import portrait
 from gentrain.data.summary import Summary, summarize
-from gentrain.errors import UserError
+from gentrain.errors import UserError, few
 from gentrain.files import expanded, write_atomically
 from gentrain.images import to_picture
 from gentrain.progress import preparing, say
@@ -121,7 +121,7 @@ def table(packed: Packed, summary: Summary, view: View, section: dict[str, Any])
     made.add_row("bad", str(len(packed.bad)))
     ignored = packed.facts.get("ignored")
     if ignored:
-        made.add_row("not looked at", escape(", ".join(f"{n} {suffix}" for suffix, n in ignored.items())))
+        made.add_row("not looked at", escape(few([f"{n} {suffix}" for suffix, n in ignored.items()])))
     made.add_row("values, mean", "  ".join(f"{value:.1f}" for value in summary.mean_C))
     made.add_row("standard deviation", "  ".join(f"{value:.1f}" for value in summary.deviation_C))
     bits = summary.png_bits_per_dim
@@ -141,9 +141,7 @@ def table(packed: Packed, summary: Summary, view: View, section: dict[str, Any])
 def _choices(choices: dict[str, list[int]]) -> str:
     """The choices with their training pictures, the most frequent first."""
     ordered = sorted(choices.items(), key=lambda item: -item[1][0])
-    shown = ", ".join(f"{choice} {counts[0]}" for choice, counts in ordered[:SHOWN])
-    more = len(ordered) - SHOWN
-    return f"{shown}, and {more} more" if more > 0 else shown
+    return few([f"{choice} {counts[0]}" for choice, counts in ordered], SHOWN)
 
 
 def complaints(packed: Packed) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from gentrain import checkpoint as checkpoints
 from gentrain.data import Packed, image_shape, view_of
 from gentrain.device import Place
+from gentrain.errors import few
 from gentrain.learners import Learner
 from gentrain.loop import State
 from gentrain.optimizers import optimizer_settings
@@ -76,7 +77,7 @@ def remarks(data: Packed, view: View) -> list[str]:
         first = data.bad[0]
         said.append(f"left out: {len(data.bad)} bad pictures, the first {first.name} ({first.reason})")
     if data.facts.get("ignored"):
-        others = ", ".join(f"{count} {suffix}" for suffix, count in data.facts["ignored"].items())
+        others = few([f"{count} {suffix}" for suffix, count in data.facts["ignored"].items()])
         said.append(f"not looked at: {others}")
     if data.facts.get("duplicates"):
         said.append(f"{data.facts['duplicates']} pictures equal another one; equal ones are in one split")
