@@ -18,15 +18,13 @@ import filelock
 import numpy as np
 import torch
 import torchvision
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 import gentrain
 from gentrain.data.packed import Packed, compare
 from gentrain.errors import Busy, UserError
 from gentrain.files import write_atomically
 from gentrain.ranks import world_size
+from gentrain.stored_config import as_yaml
 
 A_LOOK_SECONDS = 0.3  # who asks whether a directory is locked holds its lock for much less
 
@@ -88,9 +86,6 @@ class RunDir:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", as_yaml(config).encode())
-
-    def read_config(self) -> dict[str, Any]:
-        return read_config(self.path)
 
     def record_session(self, start_step: int, device: str, parameters: int, data: Mapping[str, Any]) -> None:
         """Add this process to meta.json: what was typed, with which versions, on what, from which step."""
@@ -157,24 +152,6 @@ def say_changed(run: Path, fingerprint: str, data: Packed) -> str:
 
 def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file()
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The config of a run directory as plain data; UserError if there is none."""
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{path} is no run directory: it has no config.yaml")
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is no config of a run: it holds no settings")
-    return config  # type: ignore[return-value]
-
-
-def as_yaml(config: Mapping[str, Any]) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
 
 
 def write_json(path: Path, content: Any) -> None:

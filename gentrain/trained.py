@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
 from gentrain.build import make_network
-from gentrain.config import check, check_section, schema_of
+from gentrain.config import check_section, schema_of
 from gentrain.data import image_shape
 from gentrain.device import Place, set_up
 from gentrain.errors import UserError
@@ -30,12 +30,11 @@ from gentrain.models import (
     Reconstructs,
     RunsChain,
 )
-from gentrain.no_code import refuse_code
-from gentrain.rundir import read_config
 from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator
 from gentrain.settings import Device
 from gentrain.stored import find_checkpoint, load_asked, weights_of
+from gentrain.stored_config import load_config
 
 BATCH = 256  # images at a time: bounds memory
 
@@ -84,9 +83,7 @@ class TrainedRun:
             raise UserError(f"checkpoint={checkpoint} is not possible; it must be last or best")
         file = find_checkpoint(run, checkpoint)
         directory = file.resolve().parent.parent if expanded(run).is_file() else expanded(run)
-        config = read_config(directory)
-        refuse_code(config)
-        check(config)
+        config = load_config(directory)
         stored = load_asked(file, file.parent, exact=expanded(run).is_file() or checkpoint == "best")
         place = _place(device)
         model = make_network(config)

@@ -355,7 +355,7 @@ def test_a_file_that_may_not_be_read_leaves_the_rest(tmp_path: Path, monkeypatch
 BROKEN = {
     "config.yaml": {
         None: "it has no config.yaml", "a: [": "its config.yaml cannot be read", "5": "its config.yaml cannot be read",
-        "- 1": "names no model", "model: 3": "names no model", "\x00": "its config.yaml cannot be read",
+        "- 1": "holds no settings", "model: 3": "names no model", "\x00": "its config.yaml cannot be read",
     },
     "metrics.jsonl": {None: "it has no metrics.jsonl", 'x\n[1]\n{"step": "a"}\n{"step": NaN}\n{"step": 3, "train/lo': "4 lines"},
     "result.json": {"{": "result.json cannot be read", "[]": "result.json holds no object"},

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from gentrain.comparison.figures import Figure, is_number, read_figures
 from gentrain.config import flat
 from gentrain.registry import MODELS
+from gentrain.stored_config import read_config, with_newer
+from gentrain.stored_files import Missing, Unreadable
 from gentrain.training_cost import training_cost
 
 LARGEST = 64 * 2**20  # bytes of a JSON file that is read
@@ -76,20 +74,18 @@ def read_run(path: Path, label: str) -> Run:
 
 
 def _read_config(run: Run) -> dict[str, Any]:
-    file = run.path / "config.yaml"
-    if not file.is_file():
+    try:
+        config = with_newer(read_config(run.path))
+    except Missing:
         run.problems.append("it has no config.yaml")
         return {}
-    try:
-        # Interpolations stay as they are: a stranger's config could ask for our environment.
-        config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
-        run.problems.append(f"its config.yaml cannot be read: {' '.join(str(error).split())[:200]}")
+    except Unreadable as error:
+        run.problems.append(f"its config.yaml cannot be read: {error.fault}")
         return {}
-    named = isinstance(config, dict) and isinstance(config.get("model"), dict)
-    if not named or "name" not in config["model"]:  # type: ignore[call-overload,index]
+    model = config.get("model")
+    if not isinstance(model, dict) or "name" not in model:
         run.problems.append("its config.yaml is no config of a run: it names no model")
-    return flat({str(key): value for key, value in config.items()}) if isinstance(config, dict) else {}
+    return flat(config)
 
 
 def _read_json(run: Run, name: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from gentrain.build import check_buildable, check_same_in_parts
 from gentrain.config import check, differences, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded
-from gentrain.no_code import refuse_code
-from gentrain.rundir import is_run, read_config
+from gentrain.rundir import is_run
 from gentrain.stored import find_checkpoint
+from gentrain.stored_config import load_config
 
 CHOICES = ("model", "data", "optimizer", "device")
 
@@ -55,7 +55,7 @@ def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     if config["resume"]:
         return _resume(expanded(config["resume"]), run_dir, config, overrides)
     if run_dir is not None and is_run(run_dir):
-        saved = _saved_config(run_dir)
+        saved = load_config(run_dir)
         return Plan(config, run_dir, True, changes=_allowed_changes(saved, config, run_dir))
     if config["data"]["allow_changed"]:
         raise UserError("data.allow_changed=true has no meaning for a new run; it belongs to resume=")
@@ -107,22 +107,15 @@ def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides:
             )
     else:
         raise UserError(f"resume={path} is no run directory (no config.yaml in it) and no checkpoint file")
-    saved = _saved_config(source)
+    saved = load_config(source)
     new = _with_overrides(saved, config, overrides) | {"resume": None}
     check(new)
     changes = _allowed_changes(saved, new, source)
     if path.is_file() and run_dir is not None and is_run(run_dir):  # the same command again
-        return Plan(new, run_dir, True, changes=_allowed_changes(_saved_config(run_dir), new, run_dir))
+        return Plan(new, run_dir, True, changes=_allowed_changes(load_config(run_dir), new, run_dir))
     if path.is_file():
         return Plan(new | {"run_dir": config["run_dir"]}, run_dir, False, start_from=path, changes=changes)
     return Plan(new, path, True, changes=changes)
-
-
-def _saved_config(run: Path) -> dict[str, Any]:
-    saved = read_config(run)
-    refuse_code(saved)
-    check(saved)
-    return saved
 
 
 def _may_become_run(path: Path) -> bool:

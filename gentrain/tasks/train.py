@@ -28,10 +28,11 @@ from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
 from gentrain.progress import Display, console_of_rank, preparing, say
 from gentrain.ranks import is_main, world_size
-from gentrain.rundir import RunDir, as_yaml, say_changed
+from gentrain.rundir import RunDir, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import weights_of
+from gentrain.stored_config import as_yaml
 from gentrain.tasks.failures import failures_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
