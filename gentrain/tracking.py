@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from gentrain.config import flat
+from gentrain import hparams
 from gentrain.files import write_atomically
 
 
@@ -54,13 +53,9 @@ class Tracker:
             scalars = {key: value for key, value in line.items() if key != "step"}
             self.scalars(line["step"], scalars)
 
-    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """The settings and last figures for TensorBoard's HPARAMS page, in this run's own event file."""
-        simple = (bool, int, float, str)
-        settings = {
-            key: value if isinstance(value, simple) else str(value) for key, value in flat(config).items()
-        }
-        for summary in hparams(settings, dict(metrics)):
+    def hparams(self, config: Mapping[str, Any]) -> None:
+        """The settings for TensorBoard's HPARAMS page, in this run's own event file."""
+        for summary in hparams.summaries(config):
             self._writer._get_file_writer().add_summary(summary)  # add_hparams would open a second event file
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

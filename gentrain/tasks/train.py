@@ -207,9 +207,8 @@ def _record(
     if command.start_from is not None:
         parent = command.start_from.resolve().parent.parent
         tracker.replay(read_metrics(parent / "metrics.jsonl", state.step))
-    if not command.resumes:
-        headline = learner.headline()
-        tracker.hparams(config, {"train/loss": 0.0} | ({f"valid/{headline}": 0.0} if headline else {}))
+    if not command.resumes or state.step == 0:  # once more, where it may have been killed before it was
+        tracker.hparams(config)
     facts = {"name": config["data"]["name"], "fingerprint": data.fingerprint, "images": data.counts}
     directory.record_images(data)
     parameters = sum(p.numel() for p in learner.model.parameters())
