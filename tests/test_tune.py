@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import itertools
 import json
@@ -472,6 +473,20 @@ def test_a_signal_saves_the_trial(
     done = gentrain(*command)
     assert done.status == status and "the search goes on, this trial too, with the same command" in done.out
     check_gone_on_with(gentrain, command, from_step=4)
+
+
+def test_a_look_at_the_study_says_how_far_a_killed_trial_has_come(
+    gentrain: Command, search: list[str]
+) -> None:
+    """Before its first evaluation only its checkpoints know: the study has not been told a thing."""
+    command = [*search, "tune.pruner=none", "tune.trials=3", "train.eval_every_steps=null"]
+    child = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    looked = gentrain(*search, "tune.pruner=none", "tune.trials=0", "train.eval_every_steps=null")
+    assert looked.status == 0, looked.err
+    assert [(row["state"], row["step"]) for row in rows()] == [("finished", 6), ("interrupted", 2)]
+    with (STUDY / "trials.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["6", "2"]
 
 
 class Killed(BaseException):

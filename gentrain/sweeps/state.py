@@ -39,7 +39,7 @@ def read_state(folder: Path, job: Job) -> State:
     if directory is None or not (directory / "config.yaml").is_file():
         return State(KILLED if said == RUNNING else said, seconds=seconds, error=error)
     result = _read(directory / "result.json")
-    step = result["step"] if isinstance(result.get("step"), int) else _last_saved(directory)
+    step = result["step"] if isinstance(result.get("step"), int) else last_saved(directory)
     status = str(result.get("status", KILLED))
     spent = status == FAILED
     if locked(directory):
@@ -62,7 +62,8 @@ def locked(directory: Path) -> bool:
         return True
 
 
-def _last_saved(directory: Path) -> int | None:
+def last_saved(directory: Path) -> int | None:
+    """The step of a run's newest checkpoint, by its name: how far it has come, however it ended."""
     steps = [int(path.stem.removeprefix("step_")) for path in directory.glob("checkpoints/step_*.pt")]
     return max(steps, default=None)
 

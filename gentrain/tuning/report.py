@@ -17,6 +17,7 @@ from rich.text import Text
 from gentrain.files import write_atomically
 from gentrain.progress import say
 from gentrain.rundir import write_json
+from gentrain.sweeps.state import last_saved
 from gentrain.tuning.search import Search
 from gentrain.tuning.store import Store
 
@@ -50,6 +51,10 @@ def row_of(search: Search, store: Store, trial: FrozenTrial) -> dict[str, Any]:
     if trial.state == TrialState.RUNNING and not store.is_running(trial):
         state = "interrupted"
     last = trial.last_step
+    run = trial.user_attrs.get("run_dir", store.run_dir(trial.number, trial.params).name)
+    step = trial.user_attrs.get("step")
+    if step is None:  # not told to the study yet: what the run has saved says more than what was evaluated
+        step = max(last or 0, last_saved(search.directory / run) or 0)
     value = trial.value if trial.state.is_finished() else None
     if value is None and last is not None:
         value = trial.intermediate_values[last]
@@ -57,9 +62,9 @@ def row_of(search: Search, store: Store, trial: FrozenTrial) -> dict[str, Any]:
         "number": trial.number,
         "state": state,
         search.metric: value,
-        "step": trial.user_attrs.get("step", last or 0),
+        "step": step,
         "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
-        "run": trial.user_attrs.get("run_dir", store.run_dir(trial.number, trial.params).name),
+        "run": run,
         **trial.params,
         "why": trial.user_attrs.get("why", ""),
     }
