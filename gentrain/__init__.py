@@ -8,6 +8,7 @@ Importing this package imports no torch; `load` and `save_weights` do.
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +26,15 @@ def load(
     """A trained run, with averaged weights where it has them, unless `average` is False.
 
     `run` is a run directory or one checkpoint file in it; `checkpoint` is "last" or "best".
-    Raises UserError, with a sentence, if there is nothing to load.
+    Raises UserError, with a sentence, if there is nothing to load; warns of damaged checkpoints that were
+    passed over, and of weights that are not finite.
     """
     from gentrain.trained import TrainedRun
 
-    return TrainedRun.open(run, checkpoint=checkpoint, device=device, average=average)
+    trained = TrainedRun.open(run, checkpoint=checkpoint, device=device, average=average)
+    for remark in trained.remarks:
+        warnings.warn(remark, stacklevel=2)
+    return trained
 
 
 def save_weights(run: str | Path, file: str | Path, *, checkpoint: str = "last") -> None:

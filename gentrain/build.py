@@ -52,9 +52,13 @@ def check_same_in_parts(config: Mapping[str, Any]) -> None:
 
 
 def network_on_meta(config: Mapping[str, Any]) -> nn.Module:
-    """The network without its weights: shapes alone."""
-    with torch.device("meta"):
-        return make_network(config)
+    """The network without its weights: shapes alone. UserError if there is none of such a size."""
+    try:
+        with torch.device("meta"):
+            return make_network(config)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"model={config['model']['name']} cannot have these settings: {reason}") from error
 
 
 def make_network(config: Mapping[str, Any]) -> nn.Module:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from gentrain import checkpoint
 from gentrain.errors import RunFailed
+from gentrain.step_names import newest_first, step_of
+from gentrain.stored import load_parts
 
 if TYPE_CHECKING:
     from gentrain.loop import Fit, State
@@ -46,8 +48,7 @@ def respond(this: Fit, state: State, trouble: Trouble) -> bool:
     stored = checkpoint.from_main(lambda: _go_back(this, trouble))
     if stored is None:
         raise RunFailed(f"stopped: {trouble.sentence}; no checkpoint from before it is left")
-    for name, part in this.learner.parts.items():
-        part.load_state_dict(stored.parts[name])
+    load_parts(this.learner.parts, stored, this.run.path)
     state.step, state.best, state.pending = stored.step, stored.best, list(stored.pending)
     if this.learner.watch is not None:
         this.learner.watch.sound_step = max(this.learner.watch.sound_step, stored.step)
@@ -84,8 +85,8 @@ def noise_of_step(state: State) -> tuple[str | int, ...]:
 def _last_sound(this: Fit, trouble: Trouble) -> str:
     good = [
         path
-        for path in checkpoint.newest_first(this.run.checkpoints)
-        if path.name <= checkpoint.file_name(trouble.sound_step)
+        for path in newest_first(this.run.checkpoints)
+        if (step := step_of(path)) is not None and step <= trouble.sound_step
     ]
     if not good:
         return "no checkpoint from before it is left"

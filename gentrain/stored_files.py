@@ -7,6 +7,7 @@ file must hold is for its own reader to check. No torch.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -45,6 +46,10 @@ class Missing(Unreadable):
     """There is nothing of this name: often no fault at all."""
 
 
+class Denied(Unreadable):
+    """The system does not give it now (permissions, the disk): this says nothing about what it holds."""
+
+
 def read_bytes(file: Path, largest: int, tail: int | None = None) -> bytes:
     """The content of a regular file of at most `largest` bytes, or its last `tail` bytes.
 
@@ -61,18 +66,17 @@ def read_bytes(file: Path, largest: int, tail: int | None = None) -> bytes:
                 raise Unreadable(file, f"it is larger than {_size(largest)}")
             if tail is not None:
                 opened.seek(max(0, found.st_size - tail))
-            content = opened.read(largest + 1)  # it may grow meanwhile
+            return opened.read(found.st_size)  # as much as there was: it may grow meanwhile
     except (FileNotFoundError, NotADirectoryError) as error:
         if file.is_symlink():
             raise Unreadable(file, "it is a link to nothing") from error
         raise Missing(file, "there is no such file") from error
     except OSError as error:
-        raise Unreadable(file, error.strerror or type(error).__name__) from error
+        if error.errno == errno.ELOOP:
+            raise Unreadable(file, "it is a link that leads to itself") from error
+        raise Denied(file, error.strerror or type(error).__name__) from error
     except ValueError as error:  # a NUL in its name
         raise Missing(file, str(error)) from error
-    if len(content) > largest:
-        raise Unreadable(file, f"it is larger than {_size(largest)}")
-    return content
 
 
 def read_text(file: Path, largest: int) -> str:

@@ -19,6 +19,7 @@ from torchvision.utils import make_grid
 
 from gentrain import hparams
 from gentrain.files import write_atomically
+from gentrain.step_names import file_name
 
 
 class Tracker:
@@ -68,7 +69,7 @@ class Tracker:
     def pictures(self, step: int, tag: str, images_NCHW: Tensor) -> Path:
         """A grid of bytes (N, C, H, W), as <tag>/step_<step>.png and in TensorBoard."""
         grid_CHW = make_grid(images_NCHW, nrow=columns(len(images_NCHW)), padding=2, pad_value=255)
-        path = self.directory / tag / f"step_{step:08d}.png"
+        path = self.directory / tag / file_name(step, ".png")
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, png_bytes(grid_CHW))
         self._writer.add_image(tag, grid_CHW, step)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
-from gentrain.build import make_network
+from gentrain.build import make_network, network_on_meta
 from gentrain.config import check_section, schema_of
 from gentrain.data import image_shape
 from gentrain.device import Place, set_up
@@ -33,7 +33,7 @@ from gentrain.models import (
 from gentrain.sampler import Draw, Progress
 from gentrain.seeding import generator
 from gentrain.settings import Device
-from gentrain.stored import find_checkpoint, load_asked, weights_of
+from gentrain.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
 from gentrain.stored_config import load_config
 
 BATCH = 256  # images at a time: bounds memory
@@ -63,6 +63,7 @@ class TrainedRun:
         self.shape: ImageShape = image_shape(config["data"])
         self.data_fingerprint = stored.data_fingerprint
         self.place = place
+        self.remarks: list[str] = []  # what is odd about its files, a sentence each
 
     @classmethod
     def open(
@@ -77,19 +78,25 @@ class TrainedRun:
 
         `average`: False for the last weights as training left them, where the run keeps an average too.
 
-        Raises UserError if there is no such run, no such checkpoint, or none that is whole.
+        What is odd about its files is left in `remarks`. Raises UserError if there is no such run, no such
+        checkpoint, or none that is whole and has this model's weights.
         """
         if checkpoint not in ("last", "best"):
             raise UserError(f"checkpoint={checkpoint} is not possible; it must be last or best")
-        file = find_checkpoint(run, checkpoint)
-        directory = file.resolve().parent.parent if expanded(run).is_file() else expanded(run)
+        find_checkpoint(run, checkpoint)  # first: what is no run at all is said as that
+        directory = run_of(run)
         config = load_config(directory)
-        stored = load_asked(file, file.parent, exact=expanded(run).is_file() or checkpoint == "best")
+        stored, remarks = load_asked(run, checkpoint)
+        weights = weights_of(stored, average)
+        # The real one takes memory only if these are its weights.
+        said = check_weights(expanded(run), weights, network_on_meta(config))
         place = _place(device)
         model = make_network(config)
-        model.load_state_dict(weights_of(stored, average))
+        model.load_state_dict(weights)
         model = model.to(place.device).to(memory_format=place.memory_format).eval()
-        return cls(directory, config, stored, model, place, average and "ema" in stored.parts)
+        trained = cls(directory, config, stored, model, place, average and "ema" in stored.parts)
+        trained.remarks += [*remarks, *([said] if said else [])]
+        return trained
 
     @property
     def likelihood_kind(self) -> str | None:

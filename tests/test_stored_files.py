@@ -20,7 +20,7 @@ NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
     "a socket": (lambda path: _socket(path), "no regular file"),
     "a link to nothing": (lambda path: path.symlink_to("nowhere"), "a link to nothing"),
-    "a link to itself": (lambda path: path.symlink_to(path.name), "symbolic links"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "leads to itself"),
     "all too large": (lambda path: _sparse(path), "larger than"),
 }
 BAD_JSON = {

@@ -11,7 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from gentrain.step_names import newest_first
+from gentrain.stored_files import Unreadable, read_bytes
+
 GAP = 2  # pixels between the pictures of a grid, see tracking.py
+LARGEST = 256 * 2**20  # bytes of a picture's file
 WIDEST = 1600  # pixels of a picture on the page
 # What Pillow raises for files that are damaged, or no pictures at all.
 DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -40,6 +44,8 @@ def read_pictures(run: Path, size: int | None, cells: int) -> tuple[list[Picture
         cut = size if kind in GRIDS or source == "sample/grid.png" else None
         try:
             pictures.append(_read(kind, source, file, cut, cells))
+        except Unreadable as error:
+            problems.append(f"{source} is no picture that can be shown: {error.fault}")
         except DAMAGE as error:
             problems.append(f"{source} is no picture that can be shown: {' '.join(str(error).split())[:120]}")
     return pictures, problems
@@ -48,8 +54,7 @@ def read_pictures(run: Path, size: int | None, cells: int) -> tuple[list[Picture
 def _files(run: Path) -> list[tuple[str, Path]]:
     files = []
     for kind in GRIDS:
-        steps = sorted((run / kind).glob("step_*.png"))
-        files += [(kind, steps[-1])] if steps else []
+        files += [(kind, file) for file in newest_first(run / kind, ".png")[:1]]
     for file in sorted(run.glob("*/*.png")):
         if (
             file.parent.name not in SKIPPED and not file.stem.isdecimal() and file.is_file()
@@ -59,7 +64,8 @@ def _files(run: Path) -> list[tuple[str, Path]]:
 
 
 def _read(kind: str, source: str, file: Path, size: int | None, cells: int) -> Picture:
-    with Image.open(file, formats=("png",)) as opened:
+    content = read_bytes(file, LARGEST)
+    with Image.open(BytesIO(content), formats=("png",)) as opened:
         image = opened.convert("RGB")
     share, cell = 1.0, (size or 0) + GAP
     if size and (image.width - GAP) % cell == (image.height - GAP) % cell == 0:

@@ -14,6 +14,7 @@ from typing import Any
 import filelock
 
 from gentrain.files import out_of_space, write_atomically
+from gentrain.step_names import newest_first, step_of
 from gentrain.sweeps.naming import Job
 
 NOT_STARTED, RUNNING, FINISHED = "not started", "running", "finished"
@@ -64,8 +65,7 @@ def locked(directory: Path) -> bool:
 
 def last_saved(directory: Path) -> int | None:
     """The step of a run's newest checkpoint, by its name: how far it has come, however it ended."""
-    steps = [int(path.stem.removeprefix("step_")) for path in directory.glob("checkpoints/step_*.pt")]
-    return max(steps, default=None)
+    return next(map(step_of, newest_first(directory / "checkpoints")), None)
 
 
 def _headline(result: Mapping[str, Any]) -> tuple[str, float] | None:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Console
+
 from gentrain.data import Packed, open_data
 from gentrain.data.packed import Progress
 from gentrain.device import check_device
 from gentrain.errors import UserError
+from gentrain.progress import say
 from gentrain.rundir import say_changed
-from gentrain.stored import find_checkpoint
+from gentrain.stored import find_checkpoint, run_of
 from gentrain.tasks.plan import absolute
 from gentrain.trained import TrainedRun
 
@@ -30,7 +33,8 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str], may_set: tuple
             raise UserError(
                 f"{override} has no meaning for task={task}: the run has its own {key.partition('.')[0]}"
             )
-    directory = find_checkpoint(config["run"], config["checkpoint"]).resolve().parent.parent
+    find_checkpoint(config["run"], config["checkpoint"])
+    directory = run_of(config["run"])
     if not os.access(directory, os.W_OK):
         raise UserError(
             f"{directory} cannot be written, and task={task} leaves there what it makes; make it writable, "
@@ -40,9 +44,13 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str], may_set: tuple
 
 
 def open_run(config: Mapping[str, Any], average: bool = True) -> TrainedRun:
-    return TrainedRun.open(
+    """Says what is odd about the run's files."""
+    trained = TrainedRun.open(
         config["run"], checkpoint=config["checkpoint"], device=config["device"], average=average
     )
+    for remark in trained.remarks:
+        say(Console(), remark)
+    return trained
 
 
 def open_data_of(trained: TrainedRun, config: Mapping[str, Any], progress: Progress) -> Packed:

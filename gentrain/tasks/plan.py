@@ -13,7 +13,7 @@ from gentrain.config import check, differences, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.rundir import is_run
-from gentrain.stored import find_checkpoint
+from gentrain.stored import find_checkpoint, run_of
 from gentrain.stored_config import load_config
 
 CHOICES = ("model", "data", "optimizer", "device")
@@ -91,9 +91,7 @@ def absolute(section: Mapping[str, Any]) -> dict[str, Any]:
 def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides: list[str]) -> Plan:
     """In the run `path`, or from the checkpoint file `path` in a new run."""
     if path.is_file():
-        source = path.resolve().parent.parent
-        if not is_run(source):
-            raise UserError(f"resume={path} is no checkpoint of a run: {source} has no config.yaml")
+        source = run_of(path)
         if run_dir is not None and not is_run(run_dir) and not _may_become_run(run_dir):
             raise UserError(
                 f"run_dir={run_dir} is taken; a run that goes on from a checkpoint file needs a new one"

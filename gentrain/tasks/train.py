@@ -31,7 +31,7 @@ from gentrain.ranks import is_main, world_size
 from gentrain.rundir import RunDir, say_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
-from gentrain.stored import weights_of
+from gentrain.stored import check_weights, load_asked, load_parts, run_of, weights_of
 from gentrain.stored_config import as_yaml
 from gentrain.tasks.failures import failures_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
@@ -128,23 +128,19 @@ def _take_over(
 ) -> State:
     """Load what the command goes on from into the learner; the state to start in."""
     if command.weights_from is not None:
-        begun = checkpoints.from_main(partial(checkpoints.load_or_explain, command.weights_from))
+        begun = checkpoints.from_main(partial(_weights_to_start_from, command, console))
         assert begun is not None
         weights = weights_of(begun)
-        try:
-            learner.parts["model"].load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"init_from={command.weights_from} has the weights of another model: {reason}"
-            ) from error
+        said = check_weights(command.weights_from, weights, cast(nn.Module, learner.parts["model"]))
+        if said:
+            raise UserError(f"init_from={command.config['init_from']}: {said}")
+        learner.parts["model"].load_state_dict(weights)
     if stored is None:
         return State()
     changed = stored.data_fingerprint != data.fingerprint
     if changed:
         _accept_change(command, data, stored, console)
-    for name, part in learner.parts.items():
-        part.load_state_dict(stored.parts[name])
+    load_parts(learner.parts, stored, command.start_from or cast(Path, command.run_dir))
     # A best figure of other validation pictures, or of another run, is none of this one.
     best = None if command.start_from or changed else stored.best
     return State(stored.step, best, stored.pending, stored.rollbacks)
@@ -164,9 +160,16 @@ def _begin(command: Plan, learner: Learner, images: Images, stored: Checkpoint |
             settle(each, images, seed)
 
 
+def _weights_to_start_from(command: Plan, console: Console) -> Checkpoint:
+    found, complaints = load_asked(command.config["init_from"], command.config["checkpoint"])
+    for complaint in complaints:
+        say(console, complaint)
+    return found
+
+
 def _accept_change(command: Plan, data: Packed, stored: Checkpoint, console: Console) -> None:
     """The pictures are not those of the checkpoint: say so, or raise UserError unless that is allowed."""
-    came_from = command.start_from.resolve().parent.parent if command.start_from else command.run_dir
+    came_from = run_of(command.start_from) if command.start_from else command.run_dir
     assert came_from is not None
     what = say_changed(came_from, stored.data_fingerprint, data)
     name = command.config["data"]["name"]
@@ -205,7 +208,7 @@ def _record(
     (directory.path / "result.json").unlink(missing_ok=True)  # the last process's word, no longer true
     tracker = Tracker(directory.path, state.step if command.resumes else 0)
     if command.start_from is not None:
-        parent = command.start_from.resolve().parent.parent
+        parent = run_of(command.start_from)
         tracker.replay(read_metrics(parent / "metrics.jsonl", state.step))
     if not command.resumes or state.step == 0:  # once more, where it may have been killed before it was
         tracker.hparams(config)
