@@ -20,7 +20,9 @@ import torch
 import torchvision
 
 import gentrain
-from gentrain.data.packed import Packed, compare
+from gentrain.data.fingerprints import compare, difference, pictures_of
+from gentrain.data.packed import Packed
+from gentrain.data.whole import NotWhole, memory_map
 from gentrain.errors import Busy, UserError
 from gentrain.files import write_atomically
 from gentrain.ranks import world_size
@@ -138,16 +140,33 @@ class RunDir:
 
 
 def _images_file(run: Path, fingerprint: str) -> Path:
-    return run / "data" / f"{fingerprint[:16]}.npy"
+    return run / "data" / f"{pictures_of(fingerprint)[:16]}.npy"
 
 
-def say_changed(run: Path, fingerprint: str, data: Packed) -> str:
-    """ ": +a, -b, ~c images" since the run saw images of this fingerprint; "" if they were not recorded."""
-    try:
-        old = np.load(_images_file(run, fingerprint), allow_pickle=False)
-    except (OSError, ValueError):
+def what_changed(run: Path, name: str, fingerprint: str, data: Packed) -> str:
+    """What is other than when the run had this fingerprint; "" if nothing is.
+
+    "the pictures of data=folder have changed: +2, -1, ~2 images", or its labels; without the numbers if the
+    run has not recorded its pictures.
+    """
+    what = difference(fingerprint, data.fingerprint)
+    if what is None:
         return ""
-    return f": {compare(old, data.identities)}"
+    counted, old = "", _recorded(run, fingerprint)
+    if old is not None and what == "pictures":
+        counted = f": {compare(old, data.identities)}"
+    elif old is not None and (relabelled := compare(old, data.identities).relabelled):
+        counted = f": {relabelled} of {len(data.images)} images have another one"
+    return f"the {what} of data={name} have changed{counted}"
+
+
+def _recorded(run: Path, fingerprint: str) -> np.ndarray | None:
+    """`Packed.identities` as they were; without the fourth column if labels did not count yet."""
+    try:
+        old = memory_map(_images_file(run, fingerprint))
+    except NotWhole:
+        return None
+    return old if old.ndim == 2 and old.shape[1] in (3, 4) and old.dtype == np.uint64 else None
 
 
 def is_run(path: Path) -> bool:

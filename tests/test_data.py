@@ -18,8 +18,9 @@ from gentrain.data import check_data, open_data, splitting
 from gentrain.data.anime import HELD_OUT, grey_or_color
 from gentrain.data.augment import augment
 from gentrain.data.batches import Batches
+from gentrain.data.fingerprints import Difference, compare
 from gentrain.data.images import Images
-from gentrain.data.packed import Difference, cache_dir, compare
+from gentrain.data.packed import cache_dir
 from gentrain.data.rows import Rows, arrange, in_parallel, save_array
 from gentrain.data.splitting import split as split_up
 from gentrain.errors import RunFailed, UserError

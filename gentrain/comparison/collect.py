@@ -11,6 +11,7 @@ from typing import Any
 
 from gentrain.comparison.figures import Figure, is_number, read_figures
 from gentrain.config import flat
+from gentrain.data.fingerprints import pictures_of
 from gentrain.registry import MODELS
 from gentrain.stored_config import read_config, with_newer
 from gentrain.stored_files import Missing, Unreadable
@@ -161,13 +162,13 @@ def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
     """The last valid/... figures of training."""
     said = meta.get("data")
     data = said if isinstance(said, Mapping) else {}
-    images = data.get("images")
+    images, fingerprint = data.get("images"), data.get("fingerprint")
     count = images.get("valid") if isinstance(images, Mapping) else None
     family = MODELS.get(run.family)
     kind = {"exact": "exact", "bound": "upper bound", None: ""}[family.likelihood if family else None]
     protocol = {
         "split": "valid", "images": count, "levels": run.config.get("data.levels", 256), "data": run.data,
-        "data_fingerprint": data.get("fingerprint"),
+        "data_fingerprint": pictures_of(fingerprint) if isinstance(fingerprint, str) else None,
     }  # fmt: skip
     if protocol["levels"] == 2:
         protocol["binarize"] = run.config.get("data.binarize")

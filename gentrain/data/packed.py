@@ -21,22 +21,23 @@ import numpy as np
 import platformdirs
 
 from gentrain.data.entries import UNREADABLE, Bad
+from gentrain.data.fingerprints import (
+    BETWEEN,
+    LABEL,
+    Label,
+    fingerprint_of_labels,
+    fingerprint_of_pictures,
+    label_hashes,
+)
 from gentrain.data.rows import hash64, save_array
+from gentrain.data.whole import SPLITS, NotWhole, read_array, read_meta
 from gentrain.errors import RunFailed, UserError
 from gentrain.files import NO_SPACE, sync_directory
+from gentrain.progress import console_of_rank, say
 
-SPLITS = ("train", "valid", "test")
 LAYOUT = 3  # of the cache's files; part of every key
 LEFTOVER_SECONDS = 86_400
 Progress = Callable[[int, int], None]  # called with (done, total) while pictures are made or decoded
-
-
-@dataclass(frozen=True)
-class Label:
-    """A discrete label that every image has: the names of its choices."""
-
-    name: str
-    choices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class Packed:
     facts: dict[str, Any] = field(default_factory=dict)  # what is known of the source, e.g. entropy_bits
     bad: tuple[Bad, ...] = ()
     names: tuple[str, ...] | None = None  # of the N images while they are packed; kept as hashes
-    # (N, 3) uint64: a hash of each image's name (of its pixels if it has none), of its pixels, and its split.
-    identities: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.uint64))
-    fingerprint: str = ""
+    # (N, 4) uint64: a hash of each image's name (of its pixels if it has none), of its pixels, its split, and
+    # a hash of its labels.
+    identities: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.uint64))
+    fingerprint: str = ""  # see data/fingerprints.py
 
     def split(self, name: str) -> np.ndarray:
         return self.images[self.rows(name)]
@@ -100,35 +102,53 @@ def open_packed(name: str, source: Source, progress: Progress) -> Packed:
     """The source's packed array, from the cache if it is there, else made and put there in one rename."""
     key = json.dumps({"source": name, "layout": LAYOUT, **source.key()}, sort_keys=True)
     directory = cache_dir() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
-    found = _read(directory)
+    shape = (source.channels, source.size, source.size)
+    try:
+        found = _read(directory, shape)
+    except NotWhole as fault:
+        say(console_of_rank(), f"the cache's entry {directory} is not whole ({fault}); it is made again")
+        found = None
     if found is not None and any(bad.reason.startswith(UNREADABLE) for bad in found.bad):
-        shutil.rmtree(directory)  # the disk's or the network's mistake, which may be over
+        _remove(directory)  # the disk's or the network's mistake, which may be over
         found = None
     if found is None:
         _pack(directory, source, key, progress)
-        found = _read(directory)
+        found = _read(directory, shape)
         assert found is not None
     return found
 
 
-def _read(directory: Path) -> Packed | None:
-    """None if it is not there, or not whole (a cache is never an authority: it is made again)."""
+def _read(directory: Path, shape_CHW: tuple[int, int, int]) -> Packed | None:
+    """None if it is not there; raises NotWhole."""
+    if not os.path.lexists(directory):
+        return None
+    counts, info, facts, bad, pictures = read_meta(directory / "meta.json")
+    # Copy-on-write, since torch wants writable memory; nothing writes.
+    images = read_array(directory / "images.npy", "c", (sum(counts.values()), *shape_CHW), np.uint8)
+    labels = read_array(directory / "labels.npy", "r", (len(images), len(info)), np.integer)
+    identities = read_array(directory / "identities.npy", "r", (len(images), LABEL), np.uint64)
+    for column, label in enumerate(info):
+        if not (labels[:, column] >= 0).all() or not (labels[:, column] < len(label.choices)).all():
+            raise NotWhole(f"labels.npy: a number that is no choice of {label.name}")
+    if fingerprint_of_pictures(images.shape, counts, identities) != pictures:
+        raise NotWhole("identities.npy: not those of meta.json")
+    hashes_N = label_hashes(labels, info)
+    fingerprint = pictures + BETWEEN + fingerprint_of_labels(info, hashes_N)
+    known = np.column_stack([identities, hashes_N])
+    return Packed(images, counts, labels, info, facts, bad, None, known, fingerprint)
+
+
+def _remove(entry: Path) -> None:
+    """Whatever lies where an entry belongs; UserError if it cannot be removed."""
     try:
-        meta = json.loads((directory / "meta.json").read_text())
-        # Copy-on-write, since torch wants writable memory; nothing writes.
-        images = np.load(directory / "images.npy", mmap_mode="c", allow_pickle=False)
-        labels = np.load(directory / "labels.npy", mmap_mode="r", allow_pickle=False)
-        identities = np.load(directory / "identities.npy", mmap_mode="r", allow_pickle=False)
-        info = tuple(Label(name, tuple(choices)) for name, choices in meta["labels"])
-        bad = tuple(Bad(name, reason) for name, reason in meta["bad"])
-        counts, facts, fingerprint = meta["counts"], meta["facts"], meta["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if images.dtype != np.uint8 or len(images) != sum(counts.values()):
-        return None
-    if len(labels) != len(images) or len(identities) != len(images):
-        return None
-    return Packed(images, counts, labels, info, facts, bad, None, identities, fingerprint)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the cache's entry {entry} is not whole and cannot be removed ({error.strerror}); remove it"
+        ) from error
 
 
 def _pack(directory: Path, source: Source, key: str, progress: Progress) -> None:
@@ -146,7 +166,7 @@ def _pack(directory: Path, source: Source, key: str, progress: Progress) -> None
         scratch.mkdir()
         _write(temporary, source.pack(scratch, progress), key)
         shutil.rmtree(scratch)
-        _move_into_place(temporary, directory)
+        _move_into_place(temporary, directory, (source.channels, source.size, source.size))
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -180,7 +200,7 @@ def _write(directory: Path, packed: Packed, key: str) -> None:
         "labels": [(label.name, label.choices) for label in packed.label_info],
         "facts": packed.facts,
         "bad": [(bad.name, bad.reason) for bad in packed.bad],
-        "fingerprint": fingerprint(packed.images.shape, packed.counts, identities),
+        "fingerprint": fingerprint_of_pictures(packed.images.shape, packed.counts, identities),
     }
     (directory / "meta.json").write_text(json.dumps(meta, indent=2))
     for file in directory.iterdir():
@@ -189,20 +209,21 @@ def _write(directory: Path, packed: Packed, key: str) -> None:
                 os.fsync(opened.fileno())
 
 
-def _move_into_place(temporary: Path, directory: Path) -> None:
+def _move_into_place(temporary: Path, directory: Path, shape_CHW: tuple[int, int, int]) -> None:
     """Rename; if another process was first its copy stays, unless it is damaged."""
     try:
         temporary.rename(directory)
     except OSError:
-        if _read(directory) is not None:
-            return
-        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(NotWhole):
+            if _read(directory, shape_CHW) is not None:
+                return
+        _remove(directory)
         temporary.rename(directory)
     sync_directory(directory.parent)
 
 
 def identify(packed: Packed) -> np.ndarray:
-    """`Packed.identities` of images just packed."""
+    """The first three columns of `Packed.identities`, of images just packed."""
     pixels = np.fromiter((hash64(image.tobytes()) for image in packed.images), np.uint64, len(packed.images))
     names = pixels
     if packed.names is not None:
@@ -210,52 +231,3 @@ def identify(packed: Packed) -> np.ndarray:
         names = np.fromiter(hashes, np.uint64, len(pixels))
     splits = np.repeat(np.arange(len(SPLITS)), [packed.counts[split] for split in SPLITS])
     return np.stack([names, pixels, splits.astype(np.uint64)], 1)
-
-
-def fingerprint(shape: tuple[int, ...], counts: Mapping[str, int], identities: np.ndarray) -> str:
-    """A hash of the shape, the sizes of the splits, and every image's hash in order; not of names."""
-    digest = hashlib.sha256(json.dumps([shape, counts]).encode())
-    digest.update(np.ascontiguousarray(identities[:, 1].astype(">u8")).tobytes())
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How the images of two versions of a data set differ."""
-
-    added: int
-    removed: int
-    changed: int  # the same name, other pixels
-    moved: int = 0  # the same pixels, in another split
-
-    def __str__(self) -> str:
-        moved = f", and {self.moved} in another split," if self.moved else ""
-        return f"+{self.added}, -{self.removed}, ~{self.changed} images{moved}"
-
-
-def compare(old: np.ndarray, new: np.ndarray) -> Difference:
-    """Of two `identities`. An image that was only renamed is no difference."""
-    left_old, left_new = _beyond(old, new[:, 1]), _beyond(new, old[:, 1])
-    changed = len(np.intersect1d(left_old[:, 0], left_new[:, 0]))
-    kept = len(old) - len(left_old)
-    home_old, home_new = (_with_home(rows) for rows in (old, new))
-    moved = kept - (len(old) - len(_beyond(home_old, home_new[:, 1])))
-    return Difference(len(left_new) - changed, len(left_old) - changed, changed, moved)
-
-
-def _with_home(rows: np.ndarray) -> np.ndarray:
-    """The same rows, in which equal pixels of two splits are different ones."""
-    mixed = rows[:, 1] + rows[:, 2] * np.uint64(0x9E3779B97F4A7C15)  # wraps around
-    return np.stack([rows[:, 0], mixed], 1)
-
-
-def _beyond(rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The rows whose pixels occur more often here than in `pixels`: the surplus ones."""
-    rows = rows[np.argsort(rows[:, 1], kind="stable")]
-    here, first = np.unique(rows[:, 1], return_index=True)
-    there, counts = np.unique(pixels, return_counts=True)
-    taken = np.zeros(len(here), np.int64)
-    known = np.isin(here, there)
-    taken[known] = counts[np.isin(there, here)]
-    rank = np.arange(len(rows)) - np.repeat(first, np.diff([*first, len(rows)]))
-    return rows[rank >= np.repeat(taken, np.diff([*first, len(rows)]))]

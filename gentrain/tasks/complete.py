@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gentrain.completing import way_of
 from gentrain.data import view_of
+from gentrain.data.fingerprints import pictures_of
 from gentrain.data.images import Images
 from gentrain.files import write_atomically
 from gentrain.images import ImageShape, to_picture, to_unit
@@ -71,7 +72,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         "levels": view.levels,
         "pictures": view.in_words,
         "how": done.how,
-        "data_fingerprint": packed.fingerprint,
+        "data_fingerprint": pictures_of(packed.fingerprint),
     }
     directory = trained.path / "complete"
     directory.mkdir(exist_ok=True)

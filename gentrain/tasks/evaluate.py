@@ -17,6 +17,7 @@ from rich.table import Table
 from gentrain.comparison.figures import words
 from gentrain.comparison.text import duration
 from gentrain.data import Packed, view_of
+from gentrain.data.fingerprints import pictures_of
 from gentrain.data.images import Images
 from gentrain.errors import UserError
 from gentrain.files import write_atomically
@@ -100,7 +101,7 @@ def _protocol(trained: TrainedRun, packed: Packed, settings: Settings, precision
         "levels": view.levels,
         "pictures": view.in_words,
         "seed": settings.seed,
-        "data_fingerprint": packed.fingerprint,
+        "data_fingerprint": pictures_of(packed.fingerprint),
     }
     if isinstance(model, SaysHowItSamples):
         protocol["samples_are"] = model.samples_in_words()

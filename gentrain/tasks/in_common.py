@@ -34,6 +34,6 @@ def check_same_pictures(command: Plan, data: Packed) -> None:
     """
     if len(set(gather(data.fingerprint))) > 1:
         raise UserError(
-            f"data={command.config['data']['name']} has other pictures on one machine than on another; "
-            "give all processes of a run the same ones"
+            f"data={command.config['data']['name']} has other pictures or labels on one machine than on "
+            "another; give all processes of a run the same ones"
         )

@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from gentrain.data import Packed, open_data
+from gentrain.data.fingerprints import difference
 from gentrain.data.packed import Progress
 from gentrain.device import check_device
 from gentrain.errors import UserError
 from gentrain.progress import say
-from gentrain.rundir import say_changed
+from gentrain.rundir import what_changed
 from gentrain.stored import find_checkpoint, run_of
 from gentrain.tasks.plan import absolute
 from gentrain.trained import TrainedRun
@@ -54,14 +55,16 @@ def open_run(config: Mapping[str, Any], average: bool = True) -> TrainedRun:
 
 
 def open_data_of(trained: TrainedRun, config: Mapping[str, Any], progress: Progress) -> Packed:
-    """The pictures that the run was trained on, wherever they are now; UserError if they have changed."""
+    """The pictures that the run was trained on, wherever they are now; UserError if they have changed.
+
+    Their labels may: what asks for labels asks for today's.
+    """
     section = dict(trained.config["data"])
     moved = {
         key: config["data"][key] for key in ("root", "repo") if key in section and config["data"].get(key)
     }
     packed = open_data(section | absolute(moved), progress)
-    if packed.fingerprint != trained.data_fingerprint:
-        name = trained.config["data"]["name"]
-        what = say_changed(trained.path, trained.data_fingerprint, packed)
-        raise UserError(f"the pictures of data={name} have changed since the run was trained{what}")
+    if difference(trained.data_fingerprint, packed.fingerprint) == "pictures":
+        changed = what_changed(trained.path, trained.config["data"]["name"], trained.data_fingerprint, packed)
+        raise UserError(f"{changed} since the run was trained")
     return packed

@@ -17,6 +17,7 @@ from gentrain.build import make_learner
 from gentrain.checkpoint import Checkpoint
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches
+from gentrain.data.fingerprints import difference
 from gentrain.data.images import Images
 from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
@@ -28,7 +29,7 @@ from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
 from gentrain.progress import Display, console_of_rank, preparing, say
 from gentrain.ranks import is_main, world_size
-from gentrain.rundir import RunDir, say_changed
+from gentrain.rundir import RunDir, what_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import check_weights, load_asked, load_parts, run_of, weights_of
@@ -137,7 +138,7 @@ def _take_over(
         learner.parts["model"].load_state_dict(weights)
     if stored is None:
         return State()
-    changed = stored.data_fingerprint != data.fingerprint
+    changed = difference(stored.data_fingerprint, data.fingerprint) is not None
     if changed:
         _accept_change(command, data, stored, console)
     load_parts(learner.parts, stored, command.start_from or cast(Path, command.run_dir))
@@ -168,12 +169,11 @@ def _weights_to_start_from(command: Plan, console: Console) -> Checkpoint:
 
 
 def _accept_change(command: Plan, data: Packed, stored: Checkpoint, console: Console) -> None:
-    """The pictures are not those of the checkpoint: say so, or raise UserError unless that is allowed."""
+    """Pictures or labels are not those of the checkpoint: say so; UserError unless that is allowed."""
     came_from = run_of(command.start_from) if command.start_from else command.run_dir
     assert came_from is not None
-    what = say_changed(came_from, stored.data_fingerprint, data)
-    name = command.config["data"]["name"]
-    said = f"the pictures of data={name} have changed{what} since step {stored.step}"
+    changed = what_changed(came_from, command.config["data"]["name"], stored.data_fingerprint, data)
+    said = f"{changed} since step {stored.step}"
     if not command.allow_changed:
         raise UserError(f"{said}; to go on with them add data.allow_changed=true")
     say(console, f"{said}; going on with them, the best figure is sought anew")

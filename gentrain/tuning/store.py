@@ -22,6 +22,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial
 
+from gentrain.data.fingerprints import difference
 from gentrain.errors import UserError
 from gentrain.seeding import derive
 from gentrain.tuning.search import FILE, Search, check_directory
@@ -72,10 +73,10 @@ class Store:
             known = self.study.user_attrs.get(PICTURES)
             if known is None:
                 self.study.set_user_attr(PICTURES, fingerprint)
-            elif known != fingerprint:
+            elif (changed := difference(known, fingerprint)) is not None:
                 name = self.search.config["data"]["name"]
                 raise UserError(
-                    f"the pictures of data={name} are not those of the study in {self.search.directory}, so "
+                    f"the {changed} of data={name} are not those of the study in {self.search.directory}, so "
                     "figures cannot be compared; choose another tune.name or tune.dir for a new one"
                 )
 
