@@ -11,7 +11,6 @@ from typing import Any
 
 from gentrain.comparison.figures import Figure, is_number, read_figures
 from gentrain.config import flat
-from gentrain.data.fingerprints import pictures_of
 from gentrain.registry import MODELS
 from gentrain.stored_config import read_config, with_newer
 from gentrain.stored_files import Missing, Unreadable
@@ -162,13 +161,13 @@ def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
     """The last valid/... figures of training."""
     said = meta.get("data")
     data = said if isinstance(said, Mapping) else {}
-    images, fingerprint = data.get("images"), data.get("fingerprint")
+    images = data.get("images")
     count = images.get("valid") if isinstance(images, Mapping) else None
     family = MODELS.get(run.family)
     kind = {"exact": "exact", "bound": "upper bound", None: ""}[family.likelihood if family else None]
     protocol = {
         "split": "valid", "images": count, "levels": run.config.get("data.levels", 256), "data": run.data,
-        "data_fingerprint": pictures_of(fingerprint) if isinstance(fingerprint, str) else None,
+        "data_fingerprint": data.get("fingerprint"),
     }  # fmt: skip
     if protocol["levels"] == 2:
         protocol["binarize"] = run.config.get("data.binarize")

@@ -29,17 +29,22 @@ class Label:
     choices: tuple[str, ...]
 
 
+def parts_of(fingerprint: str) -> tuple[str, str]:
+    """Of the pictures, and of the labels ("" for a run made before labels counted)."""
+    pictures, _, labels = fingerprint.partition(BETWEEN)
+    return pictures, labels
+
+
 def pictures_of(fingerprint: str) -> str:
-    """The part that is of the pictures alone: of a run made before labels counted all there is."""
-    return fingerprint.partition(BETWEEN)[0]
+    return parts_of(fingerprint)[0]
 
 
 def difference(old: str, new: str) -> Literal["pictures", "labels"] | None:
     """What two fingerprints say that differs. Of labels only where both know of them."""
-    if pictures_of(old) != pictures_of(new):
+    (old_pictures, old_labels), (new_pictures, new_labels) = parts_of(old), parts_of(new)
+    if old_pictures != new_pictures:
         return "pictures"
-    known = BETWEEN in old and BETWEEN in new
-    return "labels" if known and old != new else None
+    return "labels" if old_labels and new_labels and old_labels != new_labels else None
 
 
 def fingerprint_of_pictures(shape: Sequence[int], counts: Mapping[str, int], identities: np.ndarray) -> str:

@@ -17,7 +17,7 @@ from gentrain.build import make_learner
 from gentrain.checkpoint import Checkpoint
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches
-from gentrain.data.fingerprints import difference
+from gentrain.data.fingerprints import difference, parts_of
 from gentrain.data.images import Images
 from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
@@ -212,7 +212,14 @@ def _record(
         tracker.replay(read_metrics(parent / "metrics.jsonl", state.step))
     if not command.resumes or state.step == 0:  # once more, where it may have been killed before it was
         tracker.hparams(config)
-    facts = {"name": config["data"]["name"], "fingerprint": data.fingerprint, "images": data.counts}
+    # Figures of runs on the same pictures are comparable, whatever their labels are.
+    pictures, labels = parts_of(data.fingerprint)
+    facts = {
+        "name": config["data"]["name"],
+        "fingerprint": pictures,
+        "labels_fingerprint": labels,
+        "images": data.counts,
+    }
     directory.record_images(data)
     parameters = sum(p.numel() for p in learner.model.parameters())
     directory.record_session(state.step, place.describe(), parameters, facts | data.facts)
