@@ -3,21 +3,31 @@
     run = gentrain.load("outputs/2026-11-23/10-00-00-vae-anime")
     pictures_NCHW = run.sample(64, seed=0)
 
-Importing this package imports no torch; `load` and `save_weights` do.
+Importing this package imports no torch, and nothing else that takes time: it comes before the command can see
+to Ctrl-C (startup.py). `load` and `save_weights` import torch.
 """
 
 from __future__ import annotations
 
 import warnings
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as typing's own, whose import takes 10 ms
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gentrain.trained import TrainedRun
 
-__version__ = version("gentrain")
+__version__: str
 __all__ = ["__version__", "load", "save_weights"]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, from what was installed: looking it up imports a good deal."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("gentrain")
 
 
 def load(

@@ -36,19 +36,26 @@ from gentrain.composing import (
     plain,
     search_path,
 )
+from gentrain.console import guard_output, why_lost
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.registry import suggestion
+from gentrain.startup import raise_on_ctrl_c
 
 if TYPE_CHECKING:
     from gentrain.sweeps.sweep import Sweep
 
 
 def main() -> NoReturn:
-    """The console script. Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
+    """The console script, after __main__.py.
+
+    Exit status: 0 done, 1 a failure, 2 a user's mistake, 128 + its number after a signal that asked a run to
+    save and stop: 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 140 SIGUSR2.
+    """
+    guard_output()
     arguments = sys.argv[1:]
     if "--version" in arguments:
         print(f"gentrain {gentrain.__version__}")
-        sys.exit(0)
+        sys.exit(_status_of_print())
     try:
         ranks.check_environment()
     except UserError as error:  # each says it: none knows whether it is the one to speak
@@ -73,6 +80,7 @@ def main() -> NoReturn:
         if sweep is not None:
             from gentrain.sweeps.sweep import run_sweep
 
+            raise_on_ctrl_c()
             sys.exit(run_sweep(sweep, _carry_out, str(CONFIG_DIR)))
         _failure.clear()
         _hydra_main()
@@ -84,7 +92,8 @@ def main() -> NoReturn:
         if not _is_hydras(error):
             raise
         sys.exit(_report(UserError(_sentence(error))))
-    sys.exit(0)
+    shows = args.help or args.cfg or args.info or args.hydra_help or args.shell_completion
+    sys.exit(_status_of_print() if shows else 0)
 
 
 _failure: list[UserError | RunFailed] = []
@@ -103,7 +112,9 @@ def _hydra_main(cfg: DictConfig) -> None:
 
 
 def _carry_out(cfg: DictConfig) -> None:
-    _task(cfg).run(plain(cfg), list(HydraConfig.get().overrides.task))
+    task = _task(cfg)
+    raise_on_ctrl_c()
+    task.run(plain(cfg), list(HydraConfig.get().overrides.task))
 
 
 def _task(cfg: DictConfig) -> Any:
@@ -245,6 +256,14 @@ def _report(error: BaseException) -> int:
     if ranks.is_main():
         print("gentrain: interrupted", file=sys.stderr)
     return 130
+
+
+def _status_of_print() -> int:
+    """The exit status of a command that only prints: for it alone a text that is lost is a failure."""
+    lost = why_lost(sys.stdout)
+    if lost is None or isinstance(lost, BrokenPipeError):  # who closes a pipe has read enough
+        return 0
+    return _report(RunFailed(f"stdout cannot be written to ({lost.strerror}), so the answer is lost"))
 
 
 def _is_hydras(error: Exception) -> bool:

@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM: the first one asks, the second one stops at once. SIGUSR1 and SIGUSR2 only ask.
+"""Signals that ask a run to save and stop; of Ctrl-C and SIGTERM a second one stops at once.
 
-Those two are what SLURM and the parent of a sweep's job send; they may come together with a Ctrl-C or SIGTERM
-that went to all processes of a group, and must not be taken for an impatient second one.
+SIGUSR1 and SIGUSR2 are what SLURM and the parent of a sweep's job send. SIGHUP says that the terminal is gone:
+the kernel and the shell may both send it, and who ends a session sends SIGTERM, too. So these only ask: they may
+come together, or with a signal of a person, and must not be taken for an impatient second one.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -21,14 +23,25 @@ ASK_EVERY_SECONDS = 0.5  # at most, where a step takes less
 
 OF_A_PERSON = (signal.SIGINT, signal.SIGTERM)
 WARNINGS = () if sys.platform == "win32" else (signal.SIGUSR1, signal.SIGUSR2)
+HANGUP = () if sys.platform == "win32" else (signal.SIGHUP,)
+SIGNALS = (*OF_A_PERSON, *WARNINGS, *HANGUP)
+
+
+def hangs_up() -> bool:
+    """Whether this process is to hear SIGHUP: not under nohup, which has it ignored.
+
+    But torchrun takes it even then, and hands it on to its processes before it kills them.
+    """
+    ignored = any(signal.getsignal(number) == signal.SIG_IGN for number in HANGUP)
+    return bool(HANGUP) and (not ignored or "TORCHELASTIC_RUN_ID" in os.environ)
 
 
 class StopRequest:
     """While it is entered, these signals set `requested` once there is something worth saving.
 
     Before `graceful` is set there is nothing to save and the first signal already raises Interrupted, as
-    the second Ctrl-C or SIGTERM always does. `then` is called at the first one. Outside the main thread
-    Python allows no handlers, and this does nothing.
+    the second Ctrl-C or SIGTERM always does. `then` is called at the first one. SIGHUP stays ignored where it
+    is (nohup). Outside the main thread Python allows no handlers, and this does nothing.
 
     Of several processes any one's signal stops all of them after the same step: `requested` is what they
     have agreed upon, in `agree`.
@@ -40,6 +53,7 @@ class StopRequest:
         self._what, self._then = what, then
         self.graceful = False
         self.signal: int | None = None  # that this process was sent
+        self._by_a_person = False
         self._agreed = 0
         self._steps, self._steps_left, self._asked_at = 0, 1, time.monotonic()  # since all were asked
         self._before: dict[int, object] = {}
@@ -78,8 +92,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (*OF_A_PERSON, *WARNINGS):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in SIGNALS:
+                if number not in HANGUP or hangs_up():
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -87,7 +102,8 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        insists = self.signal in OF_A_PERSON and number in OF_A_PERSON
+        insists = self._by_a_person and number in OF_A_PERSON
+        self._by_a_person = self._by_a_person or number in OF_A_PERSON
         known = self.signal is not None
         if not known or insists:
             self.signal = number
@@ -101,4 +117,5 @@ class StopRequest:
 
     def _say(self, number: int) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print(f"\n{name}: {self._what}; once more stops at once", file=sys.stderr, flush=True)
+        more = "; once more stops at once" if number in OF_A_PERSON else ""
+        print(f"\n{name}: {self._what}{more}", file=sys.stderr, flush=True)

@@ -21,14 +21,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from gentrain.console import guard_output
 from gentrain.errors import Busy, RunFailed, UserError
-from gentrain.signals import WARNINGS
+from gentrain.signals import SIGNALS, WARNINGS, hangs_up
 from gentrain.sweeps import state as states
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.slurm import Preemption, torchrun_environment
 
 POLL_SECONDS = 0.1
-FORGIVING = (130, 143, *(128 + number for number in WARNINGS))  # exit statuses of a run that was told to stop
+FORGIVING = tuple(128 + number for number in SIGNALS)  # exit statuses of a run that was told to stop
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,11 @@ def in_a_process(launch: Launch, _cfg: DictConfig) -> None:
     """As the command that one would type, with a log of its own: even SIGKILL ends no more than this job."""
     job, elsewhere = launch.current(), os.getpid() != launch.process
     if elsewhere:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run; the sweep's process sees to it
+        guard_output()
+        # Ctrl-C and a lost terminal reach the run as well; the sweep's process sees to them.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hangs_up():  # not ignored: the run would take that for nohup
+            signal.signal(signal.SIGHUP, lambda *_: None)
     if (launch.stop and launch.stop.exists()) or settled_meanwhile(launch, job):
         return
     launch.say(job, "begins")
