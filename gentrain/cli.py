@@ -10,6 +10,7 @@ import argparse
 import itertools
 import os
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -83,7 +84,9 @@ def main() -> NoReturn:
             raise_on_ctrl_c()
             sys.exit(run_sweep(sweep, _carry_out, str(CONFIG_DIR)))
         _failure.clear()
-        _hydra_main()
+        shows = args.help or args.cfg or args.info or args.hydra_help or args.shell_completion
+        with suppress(SystemExit) if shows else nullcontext():  # which is how Hydra ends --help
+            _hydra_main()
         if _failure:
             raise _failure[0]
     except (UserError, RunFailed, Interrupted, KeyboardInterrupt) as error:
@@ -92,7 +95,6 @@ def main() -> NoReturn:
         if not _is_hydras(error):
             raise
         sys.exit(_report(UserError(_sentence(error))))
-    shows = args.help or args.cfg or args.info or args.hydra_help or args.shell_completion
     sys.exit(_status_of_print() if shows else 0)
 
 

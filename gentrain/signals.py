@@ -1,8 +1,8 @@
 """Signals that ask a run to save and stop; of Ctrl-C and SIGTERM a second one stops at once.
 
-SIGUSR1 and SIGUSR2 are what SLURM and the parent of a sweep's job send. SIGHUP says that the terminal is gone:
-the kernel and the shell may both send it, and who ends a session sends SIGTERM, too. So these only ask: they may
-come together, or with a signal of a person, and must not be taken for an impatient second one.
+SIGUSR1 and SIGUSR2 are what SLURM and the parent of a sweep's job send. SIGHUP says that the terminal is
+gone: the kernel and the shell may both send it, and who ends a session sends SIGTERM, too. So these only ask:
+they may come together, or with a signal of a person, and must not be taken for an impatient second one.
 """
 
 from __future__ import annotations
