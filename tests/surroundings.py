@@ -1,4 +1,4 @@
-"""Commands whose output fails, each in a process forked from one that has imported torch already.
+"""Commands whose output fails, each in a process forked from one that has imported what takes long.
 
 `python surroundings.py` reads {name: [way, arguments]} as JSON and prints {name: exit status}.
 """
@@ -56,7 +56,7 @@ def lost_terminal() -> None:
 
 
 def ascii_only() -> None:
-    _both(os.open("ascii.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    _both(os.open("ascii.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 
 
 WAYS: dict[str, Callable[[], None]] = {

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command
 from families import FAMILIES
 from PIL import Image
 from surroundings import WAYS
@@ -77,65 +76,59 @@ TASKS = {
 }
 
 
-def test_no_task_ends_because_its_output_fails(settings: list[str], gentrain: Command) -> None:
-    """`gentrain` is for its empty folder, here and below."""
-    assert {*TASKS, "train"} == set(registry.TASKS), "each task, the new one too"
-    assert gentrain(*settings, "run_dir=run").status == 0
-    own = {"inspect": [text for text in settings if text.startswith("data")], "tune": settings, "compare": []}
-    cases = {
-        task: ("full device", [f"task={task}", *own.get(task, ["run=run"]), *more])
-        for task, (more, _) in TASKS.items()
-    }
-    assert statuses(cases, Path.cwd()) == dict.fromkeys(TASKS, 0)
-    for _, file in TASKS.values():
-        assert Path(file).exists(), file
-
-
-def test_no_way_in_which_output_fails_ends_training(settings: list[str], gentrain: Command) -> None:
+def trainings(settings: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """In every way; by each launcher of sweeps; and in a terminal that is closed in mid-run."""
     cases = {way: (way, [*settings, f"run_dir='{way} ü'"]) for way in WAYS}
     for launcher in ("basic", "parallel"):
         sweep = ["-m", f"hydra/launcher={launcher}", f"sweep_dir={launcher}", *settings]
         cases[launcher] = ("closed pipe", sweep)
-    assert statuses(cases, Path.cwd()) == dict.fromkeys(cases, 0)
-    results = [json.loads(file.read_text())["status"] for file in Path().glob("*/result.json")]
-    assert results == ["finished"] * len(WAYS)
-    assert "run directory: ascii \\xfc\n" in Path("ascii.txt").read_text(encoding="ascii")
-    for launcher in ("basic", "parallel"):
-        jobs = json.loads(Path(launcher, "sweep.json").read_text())["jobs"]
-        assert [job["status"] for job in jobs] == ["finished"]
+    long = [*settings, "train.save_every_steps=null", "train.eval_every_steps=null"]
+    cases["saved"] = ("hang up", [*long, "train.max_steps=100000", "run_dir=saved"])
+    cases["goes on"] = ("hang up nohup", [*long, "train.max_steps=20", "run_dir='goes on'"])
+    return cases
 
 
-def test_the_status_is_that_of_the_command(gentrain: Command) -> None:
-    """Where printing is all that was asked for, a text that is lost is its failure; but who closes a pipe has read enough."""
+def tasks(settings: list[str]) -> dict[str, tuple[str, list[str]]]:
+    assert {*TASKS, "train"} == set(registry.TASKS), "each task, the new one too"
+    own = {"inspect": [text for text in settings if text.startswith("data")], "tune": settings, "compare": []}
+    cases = {"run": ("closed pipe", [*settings, "run_dir=run"])}
+    for task, (more, _) in TASKS.items():
+        cases[task] = ("full device", [f"task={task}", *own.get(task, ["run=run"]), *more])
+    return cases
+
+
+def prints() -> dict[str, tuple[str, list[str]]]:
+    """Mistakes, and what is only printed: for that a lost text is a failure; but who closes a pipe has read enough."""
     cases = {f"mistake, {way}": (way, ["train.max_step=5"]) for way in WAYS}
-    flags = {
-        "version": ["--version"],
-        "config": ["--cfg", "job"],
-        "help": ["--help"],
-        "info": ["--info", "config"],
-    }
-    cases |= {f"{name}, full device": ("full device", arguments) for name, arguments in flags.items()}
-    cases |= {f"version, {way}": (way, flags["version"]) for way in WAYS}
+    cases |= {f"version, {way}": (way, ["--version"]) for way in WAYS}
+    flags = {"config": ["--cfg", "job"], "help": ["--help"], "info": ["--info", "config"]}
+    cases |= {name: ("full device", arguments) for name, arguments in flags.items()}
     cases["config, closed pipe"] = ("closed pipe", flags["config"])
-    well = ("closed pipe", "ascii")
-    expected = {
-        name: 2 if name.startswith("mistake") else 0 if way in well else 1 for name, (way, _) in cases.items()
-    }
-    assert statuses(cases, Path.cwd()) == expected
+    return cases
 
 
-def test_a_closed_terminal_saves_the_run_and_nohup_goes_on(settings: list[str], gentrain: Command) -> None:
-    """The terminal has the live bar, and is gone in the middle of it."""
-    more = ["train.max_steps=400", "train.save_every_steps=null", "train.eval_every_steps=null"]
-    cases = {
-        "saved": ("hang up", [*settings, *more, "train.max_steps=100000", "run_dir=saved"]),
-        "on": ("hang up nohup", [*settings, *more, "train.max_steps=20", "run_dir=on"]),
-    }
-    assert statuses(cases, Path.cwd()) == {"saved": 129, "on": 0}
-    result = json.loads(Path("saved/result.json").read_text())
+def expected(name: str) -> int:
+    if name.startswith("mistake"):
+        return 2
+    lost = [f"version, {way}" for way in WAYS if way not in ("closed pipe", "ascii")]
+    return 128 + signal.SIGHUP if name == "saved" else int(name in ("config", "help", "info", *lost))
+
+
+def test_no_way_in_which_output_fails_ends_a_command(settings: list[str], tmp_path: Path) -> None:
+    cases = trainings(settings) | tasks(settings) | prints()
+    assert statuses(cases, tmp_path) == {name: expected(name) for name in cases}
+    for _, file in TASKS.values():
+        assert (tmp_path / file).exists(), file
+    ended = {way: json.loads((tmp_path / f"{way} ü/result.json").read_text())["status"] for way in WAYS}
+    assert ended == dict.fromkeys(WAYS, "finished")
+    assert "run directory: ascii \\xfc\n" in (tmp_path / "ascii.txt").read_text(encoding="ascii")
+    for launcher in ("basic", "parallel"):
+        jobs = json.loads((tmp_path / launcher / "sweep.json").read_text())["jobs"]
+        assert [job["status"] for job in jobs] == ["finished"]
+    result = json.loads((tmp_path / "saved/result.json").read_text())
     assert result["status"] == "interrupted"
-    assert Path(f"saved/checkpoints/step_{result['step']:08}.pt").is_file()
-    assert json.loads(Path("on/result.json").read_text())["status"] == "finished"
+    assert (tmp_path / f"saved/checkpoints/step_{result['step']:08}.pt").is_file()
+    assert json.loads((tmp_path / "goes on/result.json").read_text())["status"] == "finished"
 
 
 # ---- signals
