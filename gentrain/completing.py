@@ -16,7 +16,7 @@ from gentrain.errors import UserError
 from gentrain.images import to_levels, to_unit
 from gentrain.models import Completes, Renders, RunsChain
 from gentrain.sampler import Draw, Progress
-from gentrain.seeding import generator
+from gentrain.seeding import image_streams, normal_noise
 from gentrain.trained import TrainedRun
 
 SEARCH_STEPS = 300
@@ -78,7 +78,8 @@ def clamped_chain(
 ) -> Completed:
     """The rest starts as noise; after every step of the chain the known pixels are put back (arXiv 1306.1091,
     section 3.3)."""
-    model, noise, device = cast(RunsChain, trained.model), generator(seed, "complete"), trained.place.device
+    model, device = cast(RunsChain, trained.model), trained.place.device
+    noise = image_streams(len(x_BCHW), seed, "complete")
     x_BCHW, known_11HW = x_BCHW.to(device), known_11HW.to(device)
     start_BCHW = torch.where(known_11HW, x_BCHW, model.noise(len(x_BCHW), noise).to(device))
     shown_BCHW = start_BCHW
@@ -98,8 +99,9 @@ def latent_search(
     log of N(known part; picture(z), sigma^2) N(z; 0, I) up to a constant: a mode of the posterior, no draw.
     Other seeds end in other modes.
     """
-    model, noise, device = cast(Renders, trained.model), generator(seed, "complete"), trained.place.device
-    starts_BZ = torch.randn(len(x_BCHW), model.latent_dim, generator=noise)
+    model, device = cast(Renders, trained.model), trained.place.device
+    noise = image_streams(len(x_BCHW), seed, "complete")
+    starts_BZ = normal_noise((len(x_BCHW), model.latent_dim), noise, torch.empty(0))
     given, known_11HW = x_BCHW.split(SEARCHED_AT_ONCE), known_11HW.to(device)
     found = []
     for number, start_BZ in enumerate(starts_BZ.split(SEARCHED_AT_ONCE)):

@@ -15,12 +15,12 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gentrain.connection import gather, gather_rows, or_lost
 from gentrain.ranks import rank, world_size
-from gentrain.seeding import rows_of
+from gentrain.streams import Streams
 
 T = TypeVar("T")
 
@@ -110,18 +110,15 @@ def same_as_main(network: nn.Module) -> None:
 # ---- looking
 
 
-def sample(draw: Callable[[int, Generator], Tensor], count: int, noise: Generator) -> Tensor:
+def sample(draw: Callable[[int, Streams], Tensor], count: int, noise: Streams) -> Tensor:
     """draw(count, noise), (count, C, H, W), of which each process draws a part, in every process.
 
-    The pictures that one process would draw, since each part's noise is its rows of the noise for all. (Not
-    on CUDA for families that draw pixel after pixel: there the noise of a whole batch is one stream.)
+    The pictures that one process would draw, since each has noise of its own.
     """
     if world_size() == 1:
         return draw(count, noise)
     edges = [count * number // world_size() for number in (rank(), rank() + 1)]
-    with rows_of(count, slice(*edges)):
-        mine = draw(edges[1] - edges[0], noise)
-    return gather_rows(mine)
+    return gather_rows(draw(edges[1] - edges[0], noise[slice(*edges)]))
 
 
 def mine_of(chunks: list[T]) -> list[tuple[int, T | None]]:

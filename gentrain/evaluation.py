@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from gentrain import connection, distributed
 from gentrain.data.images import Images
-from gentrain.seeding import generator
+from gentrain.seeding import image_streams
+from gentrain.streams import Streams
 
 
 def evaluate_split(
-    eval_step: Callable[[Tensor, Generator], dict[str, Tensor]],
+    eval_step: Callable[[Tensor, Streams], dict[str, Tensor]],
     images: Images,
     batch_size: int,
     seed: int,
@@ -21,14 +22,16 @@ def evaluate_split(
 ) -> dict[str, Tensor] | None:
     """Every figure of every image of a split, float64 (N,) on the CPU; None if stopped meanwhile.
 
-    Several processes take the batches in turn, each with the noise of its number, and all have all figures.
+    An image's noise belongs to its number in the split, so that `batch_size` matters by rounding alone: a few
+    units in the last place of float32. Several processes take the batches in turn, and all have all figures.
     """
+    noise = image_streams(len(images), seed, "evaluate")
     mine: dict[int, dict[str, Tensor]] = {}
     for number, indices in distributed.mine_of(images.chunks(batch_size)):
         if stopped():
             return None
         if indices is not None:
-            figures = eval_step(images.take(indices), generator(seed, "evaluate", number))
+            figures = eval_step(images.take(indices), noise[indices])
             mine[number] = {name: value.cpu().double() for name, value in figures.items()}
     batches = dict(pair for each in connection.gather(mine) for pair in each.items())
     in_order = [batches[number] for number in sorted(batches)]

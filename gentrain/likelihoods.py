@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gentrain.errors import UserError
 from gentrain.images import to_levels, to_unit
 from gentrain.masses import bin_edges, gaussian_log_mass, logistic_mass, uniform_noise
+from gentrain.seeding import Random
 
 # The floor under scale and sigma, in widths of a level: sharp enough to put 99.9 % on one level, and an
 # outlier still costs a finite number of nats. Added, not clamped, so that the gradient never vanishes.
@@ -49,7 +50,7 @@ class Likelihood(Protocol):
         """The expected picture, float32 (B, C, H, W) in [-1, 1]."""
         ...
 
-    def sample(self, params_BPHW: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(self, params_BPHW: Tensor, generator: Random | None) -> Tensor:
         """A draw, uint8 (B, C, H, W)."""
         ...
 
@@ -166,7 +167,7 @@ class LogisticMixture(nn.Module):
             weights_BM1HW = logits_BMHW.softmax(1).unsqueeze(2)
             return (weights_BM1HW * torch.stack(earlier, dim=2)).sum(1).clamp(-1, 1)
 
-    def sample(self, params_BPHW: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(self, params_BPHW: Tensor, generator: Random | None) -> Tensor:
         """A draw, uint8 (B, C, H, W): a component a pixel, then its channels, each given those before."""
         with torch.autocast(params_BPHW.device.type, enabled=False):
             logits_BMHW, means, scales, coefs = self._split(params_BPHW)
@@ -225,7 +226,7 @@ class Gaussian(nn.Module):
         """The normal's mean clamped to [-1, 1], (B, C, H, W): its most likely picture, before rounding."""
         return self._split(params_BPHW)[0].clamp(-1, 1)
 
-    def sample(self, params_BPHW: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(self, params_BPHW: Tensor, generator: Random | None) -> Tensor:
         """A draw, uint8 (B, C, H, W)."""
         with torch.autocast(params_BPHW.device.type, enabled=False):
             mean_BCHW, sigma = self._split(params_BPHW)
@@ -259,7 +260,7 @@ class Bernoulli(nn.Module):
         """2 P(level 1) - 1 = tanh(logit / 2), (B, C, H, W) in [-1, 1]."""
         return torch.tanh(params_BPHW.float() / 2)
 
-    def sample(self, params_BPHW: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(self, params_BPHW: Tensor, generator: Random | None) -> Tensor:
         """A draw, uint8 (B, C, H, W)."""
         uniform = uniform_noise(tuple(params_BPHW.shape), generator, params_BPHW)
         return (uniform < params_BPHW.float().sigmoid()).to(torch.uint8)

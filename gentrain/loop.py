@@ -30,7 +30,7 @@ from gentrain.metrics.validation import TAG, ValidationDistance
 from gentrain.progress import Display
 from gentrain.ranks import is_main
 from gentrain.rundir import RunDir
-from gentrain.seeding import generator, seed_step
+from gentrain.seeding import generator, image_streams, seed_step
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.tracking import NoTracker, Tracker
@@ -194,12 +194,13 @@ def _sample(this: Fit, state: State) -> bool:
     """
     _settle(this, state)
     count, batch_size = this.settings.sample_count, this.settings.batch_size
-    noise = generator(this.seed, "sample")
+    noise = image_streams(count, this.seed, "sample")
     drawn: list[Tensor] = []
     for start in range(0, count, batch_size):
         if this.stop.agree():
             return False
-        drawn.append(distributed.sample(this.learner.sample, min(batch_size, count - start), noise))
+        part = noise[start : start + batch_size]
+        drawn.append(distributed.sample(this.learner.sample, len(part), part))
     if not is_main():
         return True
     levels = this.valid.view.levels

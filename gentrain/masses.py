@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from gentrain.seeding import drawn
+from gentrain.seeding import Random, device_of, drawn
 
 # Where an open bin ends. A number, not infinity: infinity times a derivative of zero would be nan.
 OPEN = 1e6
@@ -74,8 +74,7 @@ def gaussian_log_mass(lower: Tensor, upper: Tensor, mean: Tensor, inv_sigma: Ten
     return torch.where(in_tail, tail, torch.log(body.clamp(min=1e-37) / 2))
 
 
-def uniform_noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Uniform on the open interval (0, 1), drawn on the generator's device, returned on `like`'s."""
-    device = like.device if generator is None else generator.device
-    noise = drawn(torch.rand, shape, generator, device)
+def uniform_noise(shape: tuple[int, ...], generator: Random | None, like: Tensor) -> Tensor:
+    """Uniform on the open interval (0, 1), drawn where the generator is, returned on `like`'s device."""
+    noise = drawn(torch.rand, shape, generator, device_of(generator, like))
     return noise.clamp_(2**-25, 1 - 2**-24).to(like.device)

@@ -25,7 +25,8 @@ from torch import Generator, Tensor, nn
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.recording import record
-from gentrain.seeding import whole_numbers
+from gentrain.seeding import SEEDS, Random, whole_numbers
+from gentrain.streams import Streams
 
 Mode = Literal["draw", "argmax"]
 Progress = Callable[[int, int], None]
@@ -34,6 +35,8 @@ Progress = Callable[[int, int], None]
 BATCH_BYTES = 2**30
 # Pictures at once on a CPU: larger batches leave its caches, and are no faster.
 CPU_BATCH = 128
+# Devices on which each picture's noise is drawn on its own.
+ONE_BY_ONE = ("cpu",)
 
 
 class PixelByPixel(Protocol):
@@ -83,24 +86,25 @@ class Draw:
 
 
 class GumbelNoise:
-    """Noise of a batch of pictures, row after row.
+    """Noise of a batch of pictures, row after row: a picture's own, whatever batch it is in.
 
-    On the CPU every picture has a generator of its own, so that it does not depend on its batch; CUDA draws
-    for a whole batch from one on the device, which is faster.
+    On the CPU a picture has a torch.Generator; a GPU makes the noise of all at once, from `Streams`, since a
+    launch for each would take long.
     """
 
     def __init__(self, seeds: list[int], device: torch.device) -> None:
-        self.device, self.batch = device, len(seeds)
-        if device.type == "cuda":
-            self.generators = [Generator(device).manual_seed(seeds[0])]
-        else:
-            self.generators = [Generator().manual_seed(seed) for seed in seeds]
+        self.generators: list[Generator] | None = None
+        if device.type in ONE_BY_ONE:
+            self.generators = [Generator(device).manual_seed(seed) for seed in seeds]
+        self.streams = Streams(torch.tensor(seeds, dtype=torch.int64, device=device))
 
     def fill_row(self, gumbel_BWCV: Tensor) -> None:
         """Overwrites the buffer with the next row's noise, -log(-log(u))."""
-        share = self.batch // len(self.generators)
-        for part, generator in zip(gumbel_BWCV.split(share), self.generators, strict=True):
-            part.uniform_(generator=generator)
+        if self.generators is None:
+            gumbel_BWCV.copy_(self.streams.draw(torch.rand, tuple(gumbel_BWCV.shape), gumbel_BWCV.device))
+        else:
+            for part, generator in zip(gumbel_BWCV.split(1), self.generators, strict=True):
+                part.uniform_(generator=generator)
         gumbel_BWCV.clamp_(2**-25, 1 - 2**-24).log_().neg_().log_().neg_()
 
 
@@ -201,7 +205,7 @@ def _draw_rows(
 def draw_pictures(
     net: PixelByPixel,
     n: int,
-    generator: Generator,
+    generator: Random,
     device: torch.device,
     draw: Draw | None = None,
     given_NCHW: Tensor | None = None,
@@ -211,7 +215,7 @@ def draw_pictures(
     """n pictures in batches sized to memory, uint8 (n, C, H, W); `progress` counts rows of all batches."""
     shape, draw = net.shape, draw or Draw()
     # Seeds first, all of them: a picture does not depend on how many are drawn at once.
-    seeds = whole_numbers(0, 2**62, (n,), generator, generator.device).tolist()
+    seeds = _seeds(n, generator)
     at_once = batch_size(net, n, device)
     starts = range(0, n, at_once)
     drawn = [torch.empty((0, *shape.chw), dtype=torch.uint8, device=device)]
@@ -228,6 +232,13 @@ def draw_pictures(
             )
         )  # fmt: skip
     return torch.cat(drawn)  # outside of inference mode: a tensor like any other
+
+
+def _seeds(n: int, generator: Random) -> list[int]:
+    if isinstance(generator, Streams):
+        assert n == len(generator)
+        return generator.seeds_B.tolist()
+    return whole_numbers(0, SEEDS, (n,), generator, generator.device).tolist()
 
 
 def batch_size(net: PixelByPixel, n: int, device: torch.device) -> int:

@@ -1,7 +1,8 @@
 """Every random number is a function of (seed, what it is for, step): the reason why resume is exact.
 
-And not of how many processes there are: each process draws the noise of the whole batch, and takes the rows
-of its own images. So two processes see what one would have seen.
+And not of how many processes there are: in a step of training each process draws the noise of the whole
+batch, and takes the rows of its own images. So two processes see what one would have seen. Everywhere else an
+image has numbers of its own (`image_streams`), whatever batch it is in.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import torch
 from torch import Generator, Tensor
 
 from gentrain import ranks
+from gentrain.streams import Streams
 
 Shape = tuple[int, ...]
+Random = Generator | Streams  # where noise comes from: one stream for all, or one an image
+SEEDS = 2**62  # of images: there are so many
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -41,6 +45,12 @@ def seed_everything(seed: int, *purpose: str | int) -> None:
 def generator(seed: int, *purpose: str | int) -> Generator:
     """A generator of its own on the CPU: what it draws is the same on every device and moves no other."""
     return Generator().manual_seed(derive(seed, *purpose))
+
+
+def image_streams(count: int, seed: int, *purpose: str | int) -> Streams:
+    """For images 0 .. count - 1 of a split, or of those to be drawn: image i's numbers are a function of
+    (seed, purpose, i), so that fewer images have the same."""
+    return Streams(torch.randint(0, SEEDS, (count,), generator=generator(seed, *purpose)))
 
 
 # ---- the noise of a batch
@@ -81,14 +91,16 @@ def seed_step(seed: int, *purpose: str | int) -> None:
         seed_everything(seed, *purpose, "rank", ranks.rank())
 
 
-def drawn(
-    how: Callable[..., Tensor], shape: Shape, generator: Generator | None, device: torch.device
-) -> Tensor:
+def drawn(how: Callable[..., Tensor], shape: Shape, generator: Random | None, device: torch.device) -> Tensor:
     """Noise of `shape`, a row an image: `how(shape, generator=..., device=...)`, such as torch.randn.
+
+    From `Streams` each row is what its image has next, and no other row matters.
 
     `generator` None is for training: torch's default one. With several processes the noise of all of them is
     drawn, as if the batch were in one piece, and this process's rows of it are returned.
     """
+    if isinstance(generator, Streams):
+        return generator.draw(how, shape, device)
     if generator is not None:
         if _rows is None:
             return how(shape, generator=generator, device=device)
@@ -113,10 +125,14 @@ def rows_of(whole: int, mine: slice | Tensor) -> Iterator[None]:
         _rows = before
 
 
-def normal_noise(shape: Shape, generator: Generator | None, like: Tensor) -> Tensor:
-    """Standard normal, a row an image, drawn on the generator's device, returned on `like`'s."""
-    device = like.device if generator is None else generator.device
-    return drawn(torch.randn, shape, generator, device).to(like.device)
+def normal_noise(shape: Shape, generator: Random | None, like: Tensor) -> Tensor:
+    """Standard normal, a row an image, drawn where the generator is, returned on `like`'s device."""
+    return drawn(torch.randn, shape, generator, device_of(generator, like)).to(like.device)
+
+
+def device_of(generator: Random | None, like: Tensor) -> torch.device:
+    """Where to draw: a torch.Generator has a device of its own."""
+    return generator.device if isinstance(generator, Generator) else like.device
 
 
 def normal_noise_like(x_BCHW: Tensor) -> Tensor:

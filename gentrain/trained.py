@@ -31,10 +31,11 @@ from gentrain.models import (
     RunsChain,
 )
 from gentrain.sampler import Draw, Progress
-from gentrain.seeding import generator
+from gentrain.seeding import image_streams
 from gentrain.settings import Device
 from gentrain.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
 from gentrain.stored_config import load_config
+from gentrain.streams import of_contents
 
 BATCH = 256  # images at a time: bounds memory
 
@@ -107,13 +108,13 @@ class TrainedRun:
     def sample(
         self, n: int, seed: int = 0, draw: Draw | None = None, progress: Progress = lambda done, total: None
     ) -> Tensor:
-        """uint8 (n, C, H, W); the same for the same seed.
+        """uint8 (n, C, H, W). A picture is a function of (seed, its number): fewer are the first of more.
 
         `draw`: temperature and mode, for families that draw pixel after pixel; theirs is the progress, too.
         """
         if n < 0:
             raise UserError(f"sample({n}) is not possible: the number of pictures must be at least 0")
-        noise = generator(seed, "sample")
+        noise = image_streams(n, seed, "sample")
         if isinstance(self.model, DrawsPixels):
             with self.place.autocasting():
                 return self.model.draw(n, noise, draw or Draw(), progress).cpu()
@@ -121,10 +122,10 @@ class TrainedRun:
             raise UserError(
                 f"{self._a_family} does not draw pixel after pixel: temperature must be 1 and mode draw"
             )
-        sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
+        parts = [noise[start : start + BATCH] for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
         with self.place.autocasting():
-            return torch.cat([empty, *(self.generative.sample(size, noise).cpu() for size in sizes)])
+            return torch.cat([empty, *(self.generative.sample(len(part), part).cpu() for part in parts)])
 
     @torch.no_grad()
     def chain(
@@ -144,15 +145,15 @@ class TrainedRun:
         model = self.model
         if not isinstance(model, RunsChain):
             raise UserError(f"{self._a_family} runs no chain: it draws a picture in one go")
-        noise, steps = generator(seed, "sample"), model.sample_steps if steps is None else steps
+        steps = model.sample_steps if steps is None else steps
         start = None if start_NCHW is None else self._checked(start_NCHW)
         if n < 1 or (start is not None and len(start) != n):
             raise UserError(f"{n} chains need at least one picture, and as many to start from as there are")
-        ends, frames = [], []
+        all_noise, ends, frames = image_streams(n, seed, "sample"), [], []
         for begin in range(0, n, BATCH):
-            size = min(BATCH, n - begin)
+            noise = all_noise[begin : begin + BATCH]
             with self.place.autocasting():
-                given = model.noise(size, noise) if start is None else start[begin : begin + size]
+                given = model.noise(len(noise), noise) if start is None else start[begin : begin + BATCH]
                 shown_BCHW, keep = given.to(self.place.device), max(0, watched - begin)
                 seen = [shown_BCHW[:keep].cpu()]
                 for number, next_BCHW in enumerate(model.chain(shown_BCHW, steps, noise)):
@@ -165,25 +166,31 @@ class TrainedRun:
 
     @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor | np.ndarray, seed: int = 0) -> Tensor:
-        """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`)."""
+        """Nats, shape (n,): the log-probability, or a lower bound on it (see `likelihood_kind`).
+
+        A function of (picture, seed) alone, to a few units in the last place of float32: the noise of a bound
+        is drawn from a hash of both, so that neither order nor company matters.
+        """
         if self.likelihood_kind is None:
             raise UserError(f"{self._a_family} has no likelihood, so there is no log_prob; use task=evaluate")
-        noise = generator(seed, "log_prob")
-        return -self._map(lambda x: self.generative.evaluate(x, noise)["nats"], x_BCHW)
+        noise = of_contents(self._checked(x_BCHW), seed)
+        return -self._map(lambda x, rows: self.generative.evaluate(x, noise[rows])["nats"], x_BCHW)
 
     @torch.no_grad()
     def reconstruct(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """uint8 (n, C, H, W): pictures after a passage through the code."""
         if not isinstance(self.model, Reconstructs):
             raise UserError(f"{self._a_family} reconstructs nothing: it has no code")
-        return self._map(self.model.reconstruct, x_BCHW)
+        model = self.model
+        return self._map(lambda x, _: model.reconstruct(x), x_BCHW)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """Codes, float32 (n, D)."""
         if not isinstance(self.model, Encodes):
             raise UserError(f"{self._a_family} has no encoder")
-        return self._map(self.model.encode, x_BCHW)
+        model = self.model
+        return self._map(lambda x, _: model.encode(x), x_BCHW)
 
     @torch.no_grad()
     def posterior(self, x_BCHW: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -191,15 +198,15 @@ class TrainedRun:
         model = self.model
         if not isinstance(model, HasPosterior):
             raise UserError(f"{self._a_family} has no posterior over codes")
-        stacked_B2D = self._map(lambda x: torch.stack(model.posterior(x), 1), x_BCHW)
+        stacked_B2D = self._map(lambda x, _: torch.stack(model.posterior(x), 1), x_BCHW)
         return stacked_B2D[:, 0], stacked_B2D[:, 1]
 
     @torch.no_grad()
     def draw_codes(self, n: int, seed: int = 0) -> Tensor:
-        """Codes as those that samples are made from, float32 (n, D)."""
+        """Codes as those that samples are made from, float32 (n, D); each a function of (seed, number)."""
         if not isinstance(self.model, DrawsCodes):
             raise UserError(f"{self._a_family} draws no codes")
-        return self.model.draw_codes(n, generator(seed, "codes")).float().cpu()
+        return self.model.draw_codes(n, image_streams(n, seed, "codes")).float().cpu()
 
     @torch.no_grad()
     def decode(self, codes_ND: Tensor | np.ndarray) -> Tensor:
@@ -231,14 +238,15 @@ class TrainedRun:
     ) -> Tensor:
         """uint8 (n, C, H, W): pictures redrawn where `known_11HW`, bool (1, 1, H, W), is False.
 
+        A function of (seed, its number, the picture), so that one picture many times has as many completions.
         `draw`: temperature and mode, as for `sample`.
         """
         model = self.model
         if not isinstance(model, Completes):
             raise UserError(f"{self._a_family} cannot complete pictures")
-        noise = generator(seed, "complete")
+        noise = image_streams(len(self._checked(x_BCHW)), seed, "complete")
         known, how = torch.as_tensor(known_11HW), draw or Draw()
-        return self._map(lambda x: model.complete(x, known, noise, how), x_BCHW)
+        return self._map(lambda x, rows: model.complete(x, known, noise[rows], how), x_BCHW)
 
     def save_weights(self, file: str | Path) -> None:
         """The model's weights as a safetensors file: tensors by name and nothing else."""
@@ -255,10 +263,12 @@ class TrainedRun:
     def _a_family(self) -> str:
         return f"{'an' if self._family[0] in 'aeio' else 'a'} {self._family}"
 
-    def _map(self, function: Callable[[Tensor], Tensor], x_BCHW: Tensor | np.ndarray) -> Tensor:
+    def _map(self, function: Callable[[Tensor, slice], Tensor], x_BCHW: Tensor | np.ndarray) -> Tensor:
+        """The function of some images at a time, on the device, and of which ones they are."""
         images = self._checked(x_BCHW)
+        stretches = [slice(start, start + BATCH) for start in range(0, max(1, len(images)), BATCH)]
         with self.place.autocasting():
-            return torch.cat([function(part.to(self.place.device)).cpu() for part in images.split(BATCH)])
+            return torch.cat([function(images[s].to(self.place.device), s).cpu() for s in stretches])
 
     def _checked(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """The images, if they are what the model takes."""

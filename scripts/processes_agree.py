@@ -33,7 +33,7 @@ from gentrain.data.images import Images
 from gentrain.device import set_up
 from gentrain.evaluation import evaluate_split
 from gentrain.ranks import is_main
-from gentrain.seeding import generator, seed_step
+from gentrain.seeding import image_streams, seed_step
 from gentrain.settings import Train
 
 SMALL = {
@@ -138,6 +138,7 @@ def train(case: str, steps: int) -> dict[str, Any]:
         metrics = learner.train_step(batches.at(step), step)
         losses.append(float(metrics["loss"]))
     figures = evaluate_split(learner.eval_step, valid, settings.batch_size, seed)
+    noise = image_streams(SAMPLES, seed, "sample")
     weights = torch.cat([value.double().reshape(-1) for value in _tensors(learner.parts)])
     everywhere = connection.gather(weights)
     return {
@@ -146,7 +147,7 @@ def train(case: str, steps: int) -> dict[str, Any]:
         "weights": weights,
         "equal_in_all": all(torch.equal(weights, other) for other in everywhere),
         "figures": figures,
-        "samples": distributed.sample(learner.sample, SAMPLES, generator(seed, "sample")).clone(),
+        "samples": distributed.sample(learner.sample, SAMPLES, noise).clone(),
     }
 
 

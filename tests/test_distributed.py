@@ -161,7 +161,7 @@ def test_of_few_pictures_some_processes_draw_none(family: str, monkeypatch: pyte
     counts = []
     for rank in range(4):
         as_rank(monkeypatch, rank, 4)
-        drawn = distributed.sample(learner.sample, 3, seeding.generator(0, "sample"))
+        drawn = distributed.sample(learner.sample, 3, seeding.image_streams(3, 0, "sample"))
         assert (drawn.dtype, drawn.shape[1:]) == (torch.uint8, (3, 8, 8))
         counts.append(len(drawn))
     assert counts == [0, 1, 1, 1]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from gentrain.images import ImageShape, bits_per_dim, psnr_db
 from gentrain.models import Generative
+from gentrain.seeding import Random
 
 NextBatch = Callable[[], Tensor]
 Metrics = dict[str, Tensor | float]
@@ -56,16 +57,16 @@ class Learner(Protocol):
     def networks(self) -> list[nn.Module]:
         """`model`, and the network that is trained if that is another one: both are saved."""
 
-    def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def eval_step(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         """One value an image, shape (B,), by name, of the averaged model."""
 
-    def sample(self, n: int, generator: Generator) -> Tensor:
+    def sample(self, n: int, generator: Random) -> Tensor:
         """uint8 levels (n, C, H, W) of the averaged model."""
 
     def reconstruct(self, x_BCHW: Tensor) -> Tensor | None:
         """uint8 levels (B, C, H, W), or None for a family that has no reconstructions."""
 
-    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
+    def interpolate(self, rows: int, columns: int, generator: Random) -> Tensor | None:
         """uint8 levels (rows * columns, C, H, W) of the averaged model, or None where there are none."""
 
     def headline(self) -> str | None:
@@ -76,7 +77,7 @@ class Learner(Protocol):
 
 
 def evaluate_images(
-    model: Generative, shape: ImageShape, x_BCHW: Tensor, generator: Generator
+    model: Generative, shape: ImageShape, x_BCHW: Tensor, generator: Random
 ) -> dict[str, Tensor]:
     """What a model says of each image, shape (B,), with bits per dimension where it has a likelihood."""
     values = model.evaluate(x_BCHW, generator)

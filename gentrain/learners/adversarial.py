@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -26,7 +26,7 @@ from gentrain.layers.diff_augment import diff_augment
 from gentrain.learners import Metrics, NextBatch, Stateful
 from gentrain.models import Game
 from gentrain.optimizers import OptimizerSettings
-from gentrain.seeding import generator
+from gentrain.seeding import Random, generator
 from gentrain.settings import Train
 
 WATCHED = 64  # pictures whose diversity is watched
@@ -263,13 +263,13 @@ class Adversarial:
         return [self.model] if self.average is None else [self.model, self.network]
 
     @torch.inference_mode()
-    def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def eval_step(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         self.model.eval()
         with self.place.autocasting():
             return self.shown.evaluate(x_BCHW.contiguous(memory_format=self.place.memory_format), generator)
 
     @torch.inference_mode()
-    def sample(self, n: int, generator: Generator) -> Tensor:
+    def sample(self, n: int, generator: Random) -> Tensor:
         self.model.eval()
         with self.place.autocasting():
             return self.shown.sample(n, generator)
@@ -278,7 +278,7 @@ class Adversarial:
         return None
 
     @torch.inference_mode()
-    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
+    def interpolate(self, rows: int, columns: int, generator: Random) -> Tensor | None:
         self.model.eval()
         with self.place.autocasting():
             return self.shown.interpolate(rows, columns, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from gentrain.averaging import averaged, begin_at
@@ -16,6 +16,7 @@ from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
 from gentrain.learners.replay import Replayed
 from gentrain.models import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
 from gentrain.optimizers import OptimizerSettings
+from gentrain.seeding import Random
 from gentrain.settings import Train
 
 
@@ -107,14 +108,14 @@ class Minimize:
         return [self.model] if self.average is None else [self.model, self.network]
 
     @torch.inference_mode()
-    def eval_step(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def eval_step(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         self.model.eval()
         with self.place.autocasting():
             x_BCHW = x_BCHW.contiguous(memory_format=self.place.memory_format)
             return evaluate_images(self.generative, self.shape, x_BCHW, generator)
 
     @torch.inference_mode()
-    def sample(self, n: int, generator: Generator) -> Tensor:
+    def sample(self, n: int, generator: Random) -> Tensor:
         self.model.eval()
         with self.place.autocasting():
             return self.generative.sample(n, generator)
@@ -127,7 +128,7 @@ class Minimize:
         with self.place.autocasting():
             return self.model.reconstruct(x_BCHW)
 
-    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor | None:
+    def interpolate(self, rows: int, columns: int, generator: Random) -> Tensor | None:
         return None
 
     def headline(self) -> str | None:

@@ -15,7 +15,7 @@ from gentrain.learners import evaluate_images
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.truth import distance_to_truth
 from gentrain.models import ImportanceSampled, Reconstructs
-from gentrain.seeding import generator
+from gentrain.seeding import image_streams
 from gentrain.trained import TrainedRun
 
 MEANINGS = {
@@ -101,10 +101,9 @@ def importance_nats(
     progress: Callable[[int, int], None],
 ) -> Tensor:
     """The importance-weighted bound (arXiv 1509.00519, eq. 8) on -log p of each image, float64 (N,)."""
-    parts = []
-    for number, indices in enumerate(images.chunks(batch_size)):
-        noise = generator(seed, "iwae", number)
-        parts.append(model.importance_nats(images.take(indices), k, noise).cpu().double())
+    noise, parts = image_streams(len(images), seed, "iwae"), []
+    for indices in images.chunks(batch_size):
+        parts.append(model.importance_nats(images.take(indices), k, noise[indices]).cpu().double())
         progress(int(indices[-1]) + 1, len(images))
     return torch.cat(parts)
 

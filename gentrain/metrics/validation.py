@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from gentrain.data.images import Images
 from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.frechet import frechet_distance
-from gentrain.seeding import generator
+from gentrain.seeding import image_streams
+from gentrain.streams import Streams
 
 TAG = "valid/frechet_distance"
 
@@ -32,17 +33,18 @@ class ValidationDistance:
 
     def of(
         self,
-        sample: Callable[[int, Generator], Tensor],
+        sample: Callable[[int, Streams], Tensor],
         batch_size: int,
         seed: int,
         stopped: Callable[[], bool],
     ) -> float | None:
         """None if stopped meanwhile."""
-        noise, features = generator(seed, "frechet"), []
+        noise, features = image_streams(self.count, seed, "frechet"), []
         for start in range(0, self.count, batch_size):
             if stopped():
                 return None
-            drawn = sample(min(batch_size, self.count - start), noise)
+            part = noise[start : start + batch_size]
+            drawn = sample(len(part), part)
             features.append(self._extractor.features(drawn, self._levels).cpu())
         return frechet_distance(torch.cat(features), self._real_ND).value
 

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from gentrain.adversarial_rules import Rules
 from gentrain.sampler import Draw, Progress
+from gentrain.seeding import Random
 
 
 @runtime_checkable
@@ -26,10 +27,13 @@ class Generative(Protocol):
         Noise by `gentrain.seeding.drawn`, with generator None: several processes then draw what one would.
         """
 
-    def evaluate(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
-        """Figures of each image, (B,); "nats" among them if there is a likelihood."""
+    def evaluate(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
+        """Figures of each image, (B,); "nats" among them if there is a likelihood.
 
-    def sample(self, n: int, generator: Generator) -> Tensor:
+        Noise by `gentrain.seeding.drawn` here too, a row an image: then no figure depends on the batch.
+        """
+
+    def sample(self, n: int, generator: Random) -> Tensor:
         """uint8 (n, C, H, W)."""
 
 
@@ -54,16 +58,16 @@ class Game(Protocol):
     discriminator: nn.Module  # such pictures -> logits (n,)
     rules: Rules
 
-    def latents(self, n: int, noise: Generator | None = None) -> Tensor:
+    def latents(self, n: int, noise: Random | None = None) -> Tensor:
         """(n, Z), from the generator given or, by `seeding.drawn`, for a step of training."""
 
-    def evaluate(self, x_BCHW: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         """Figures of each image, (B,)."""
 
-    def sample(self, n: int, generator: Generator) -> Tensor:
+    def sample(self, n: int, generator: Random) -> Tensor:
         """uint8 (n, C, H, W)."""
 
-    def interpolate(self, rows: int, columns: int, generator: Generator) -> Tensor:
+    def interpolate(self, rows: int, columns: int, generator: Random) -> Tensor:
         """uint8 (rows * columns, C, H, W): each row goes from one latent to another."""
 
 
@@ -98,7 +102,7 @@ class Decodes(Protocol):
 class DrawsCodes(Protocol):
     """Samples are decoded from codes that are drawn first."""
 
-    def draw_codes(self, n: int, generator: Generator) -> Tensor:
+    def draw_codes(self, n: int, generator: Random) -> Tensor:
         """Codes as `sample` draws them, float32 (n, D)."""
 
 
@@ -116,7 +120,7 @@ class Featured(Protocol):
 
 @runtime_checkable
 class Completes(Protocol):
-    def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator, draw: Draw) -> Tensor:
+    def complete(self, x_BCHW: Tensor, known_11HW: Tensor, generator: Random, draw: Draw) -> Tensor:
         """uint8 (B, C, H, W), equal to x where known."""
 
 
@@ -134,7 +138,7 @@ class Renders(Protocol):
 class DrawsPixels(Protocol):
     """Pictures are drawn value by value, so there is a say in how."""
 
-    def draw(self, n: int, generator: Generator, draw: Draw, progress: Progress) -> Tensor:
+    def draw(self, n: int, generator: Random, draw: Draw, progress: Progress) -> Tensor:
         """uint8 (n, C, H, W)."""
 
 
@@ -144,18 +148,18 @@ class RunsChain(Protocol):
 
     sample_steps: int  # of `sample`, which starts from noise
 
-    def noise(self, n: int, generator: Generator) -> Tensor:
+    def noise(self, n: int, generator: Random) -> Tensor:
         """States to start from, uint8 (n, C, H, W)."""
 
     def chain(
-        self, start_BCHW: Tensor, steps: int, generator: Generator, known_11HW: Tensor | None = None
+        self, start_BCHW: Tensor, steps: int, generator: Random, known_11HW: Tensor | None = None
     ) -> Iterator[Tensor]:
         """What to show after each step, uint8 (B, C, H, W). Where `known_11HW` it stays the start."""
 
 
 @runtime_checkable
 class ImportanceSampled(Protocol):
-    def importance_nats(self, x_BCHW: Tensor, k: int, generator: Generator) -> Tensor:
+    def importance_nats(self, x_BCHW: Tensor, k: int, generator: Random) -> Tensor:
         """The importance-weighted bound on -log p(x) with k samples, (B,)."""
 
 

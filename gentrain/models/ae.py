@@ -20,7 +20,7 @@ from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.layers.dense import DenseDecoder, DenseEncoder
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.ranges import AtLeast, Between
-from gentrain.seeding import drawn, normal_noise, normal_noise_like
+from gentrain.seeding import Random, drawn, normal_noise, normal_noise_like
 
 
 class AE(nn.Module):
@@ -104,7 +104,7 @@ class AE(nn.Module):
     # -- evaluation
 
     @torch.no_grad()
-    def evaluate(self, x_BCHW: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random | None) -> dict[str, Tensor]:
         """`mse`, (B,): squared error per dimension of the reconstruction of the clean picture, in [-1, 1]."""
         unit_BCHW = to_unit(x_BCHW, self.shape.levels)
         return {"mse": (self(unit_BCHW)[0].clamp(-1, 1) - unit_BCHW).square().mean((1, 2, 3))}
@@ -141,13 +141,13 @@ class AE(nn.Module):
         self.code_mean_D.copy_(mean_D)
         self.code_count.fill_(len(z_ND))
 
-    def draw_codes(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw_codes(self, n: int, generator: Random | None) -> Tensor:
         """Draws of the Gaussian of the training codes, (n, D)."""
         noise_BD = normal_noise((n, self.latent_dim), generator, self.code_mean_D)
         return self.code_mean_D + noise_BD @ self.code_root_DD.T
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def sample(self, n: int, generator: Random | None) -> Tensor:
         """uint8 (n, C, H, W), decoded from draws of the Gaussian of the training codes."""
         return self.decode(self.draw_codes(n, generator))
 

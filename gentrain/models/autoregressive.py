@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gentrain.images import ImageShape, bits_per_dim
 from gentrain.layers.pixel_heads import MixtureHead, SoftmaxHead, fourier_table
 from gentrain.sampler import Draw, Progress, draw_pictures, known_pixels
+from gentrain.seeding import Random
 
 Output = Literal["softmax", "logistic_mixture"]
 
@@ -135,7 +136,7 @@ class Autoregressive(nn.Module):
         return bits, {"bits_per_dim": bits.detach()}
 
     @torch.no_grad()
-    def evaluate(self, x_BCHW: Tensor, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random | None) -> dict[str, Tensor]:
         """`nats`: -log p(x) exactly, (B,). Needs no noise."""
         return {"nats": torch.cat([self(part) for part in x_BCHW.split(EVALUATED_AT_ONCE)])}
 
@@ -177,18 +178,18 @@ class Autoregressive(nn.Module):
 
     # -- pictures
 
-    def sample(self, n: int, generator: Generator) -> Tensor:
+    def sample(self, n: int, generator: Random) -> Tensor:
         """uint8 (n, C, H, W), drawn from the model's own probabilities."""
         return self.draw(n, generator, Draw())
 
     def draw(
-        self, n: int, generator: Generator, draw: Draw, progress: Progress = lambda done, total: None
+        self, n: int, generator: Random, draw: Draw, progress: Progress = lambda done, total: None
     ) -> Tensor:
         """uint8 (n, C, H, W); `progress` is called with rows drawn and rows in all."""
         return draw_pictures(self, n, generator, self.embedding.weight.device, draw, progress=progress)
 
     def complete(
-        self, x_BCHW: Tensor, known_11HW: Tensor, generator: Generator, draw: Draw | None = None
+        self, x_BCHW: Tensor, known_11HW: Tensor, generator: Random, draw: Draw | None = None
     ) -> Tensor:
         """uint8 (B, C, H, W), equal to x where known; the rest is drawn, each pixel given all before it."""
         known_HW = known_pixels(known_11HW, self.shape)

@@ -23,7 +23,7 @@ from gentrain.layers.dcgan import DCGANDiscriminator, DCGANGenerator
 from gentrain.layers.diff_augment import MOST, Change
 from gentrain.layers.r3 import Block, R3Discriminator, R3Generator
 from gentrain.ranges import Above, AtLeast, Below, Between
-from gentrain.seeding import drawn
+from gentrain.seeding import Random, normal_noise
 
 SMALLEST = (4, 7)  # pixels a side of the first stage
 Fraction = Annotated[float, AtLeast(0), Below(1)]
@@ -105,16 +105,14 @@ class GAN(nn.Module):
 
     # -- noise
 
-    def latents(self, n: int, noise: torch.Generator | None = None) -> Tensor:
+    def latents(self, n: int, noise: Random | None = None) -> Tensor:
         """z ~ N(0, I), (n, Z): drawn on the generator's device, or on the weights' by the default one."""
-        device = next(self.parameters()).device
-        where = device if noise is None else noise.device
-        return drawn(torch.randn, (n, self.latent_dim), noise, where).to(device)
+        return normal_noise((n, self.latent_dim), noise, next(self.parameters()))
 
     # -- what can be said of pictures
 
     @torch.no_grad()
-    def evaluate(self, x_BCHW: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random | None) -> dict[str, Tensor]:
         """The discriminator's logits of each picture and of as many generated ones, float32 (B,) each.
 
         No figures of quality. Far below `train/logit_real`: it knows its training pictures by heart.
@@ -130,11 +128,11 @@ class GAN(nn.Module):
         return self.generator(z_BZ)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def sample(self, n: int, generator: Random | None) -> Tensor:
         """uint8 (n, C, H, W)."""
         return self.decode(self.draw_codes(n, generator))
 
-    def draw_codes(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw_codes(self, n: int, generator: Random | None) -> Tensor:
         """Latents as `sample` draws them, float32 (n, Z)."""
         return self.latents(n, generator)
 
@@ -148,7 +146,7 @@ class GAN(nn.Module):
         return self.discriminator.features(to_unit(x_BCHW, self.shape.levels))
 
     @torch.no_grad()
-    def interpolate(self, rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
+    def interpolate(self, rows: int, columns: int, generator: Random | None) -> Tensor:
         """uint8 (rows * columns, C, H, W): each row goes from one latent to another in `columns` steps.
 
         Along cos(t) a + sin(t) b, t = 0 .. pi/2, which is N(0, I) for every t where a and b are.

@@ -24,7 +24,7 @@ from gentrain.images import ImageShape, bits_per_dim
 from gentrain.masses import uniform_noise
 from gentrain.mixture_start import start_mixture
 from gentrain.ranges import AtLeast
-from gentrain.seeding import drawn, normal_noise
+from gentrain.seeding import Random, drawn, normal_noise
 
 # Log-variances lie in about [-12, 0], means in [-1, 1]; Adam moves all parameters by the same step.
 LOG_SPEED = 4.0
@@ -145,7 +145,7 @@ class GMM(nn.Module):
         return bits, {"bits_per_dim": bits.detach()}
 
     @torch.no_grad()
-    def evaluate(self, x_BCHW: Tensor, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random | None) -> dict[str, Tensor]:
         """`nats`, (B,): an upper bound on -log P(x) in expectation, with one draw of the noise an image."""
         noise_BCHW = uniform_noise(tuple(x_BCHW.shape), generator, self.mean_KD)
         at_once = max(1, CHUNK // self.mean_KD.numel())
@@ -153,7 +153,7 @@ class GMM(nn.Module):
         return {"nats": torch.cat([self(x, noise) for x, noise in parts])}
 
     @torch.no_grad()
-    def importance_nats(self, x_BCHW: Tensor, k: int, generator: Generator | None) -> Tensor:
+    def importance_nats(self, x_BCHW: Tensor, k: int, generator: Random | None) -> Tensor:
         """-log 1/k sum_i p(y_i) with k draws of the noise, nats (B,): eq. 8 of arXiv 1509.00519.
 
         At k = 1 the bound of `evaluate`; as k grows it falls, in expectation, towards -log P(x).
@@ -164,7 +164,7 @@ class GMM(nn.Module):
     # -- pictures
 
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None) -> Tensor:
+    def sample(self, n: int, generator: Random | None) -> Tensor:
         """uint8 (n, C, H, W): a component, a point of it, and the level whose cell that lies in.
 
         Exact but for points outside of [-1, 1], which become the outermost levels. sample_mode "mean" leaves

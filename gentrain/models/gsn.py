@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
@@ -25,7 +25,7 @@ from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
 from gentrain.masses import uniform_noise
 from gentrain.ranges import AtLeast, Between
-from gentrain.seeding import normal_noise
+from gentrain.seeding import Random, normal_noise
 
 
 class GSN(nn.Module):
@@ -76,7 +76,7 @@ class GSN(nn.Module):
 
     # -- one step of the chain
 
-    def corrupt(self, x_BCHW: Tensor, generator: Generator | None) -> Tensor:
+    def corrupt(self, x_BCHW: Tensor, generator: Random | None) -> Tensor:
         """Salt and pepper: each pixel, with probability `corruption`, becomes one of random levels.
 
         uint8 (B, C, H, W); a pixel's channels are struck together.
@@ -101,7 +101,7 @@ class GSN(nn.Module):
         code_BD = code_BD * (code_BD.square().mean(1, keepdim=True) + 1e-6).rsqrt()
         return self.decoder(code_BD + self.hidden_noise * noise_BD).contiguous()
 
-    def denoise(self, x_BCHW: Tensor, generator: Generator | None) -> Tensor:
+    def denoise(self, x_BCHW: Tensor, generator: Random | None) -> Tensor:
         """Parameter maps of P(x' | h) for one step of the chain from x, (B, P, H, W)."""
         noise_BD = normal_noise((len(x_BCHW), self.latent_dim), generator, self.to_code.weight)
         return self(self.corrupt(x_BCHW, generator), noise_BD)
@@ -126,7 +126,7 @@ class GSN(nn.Module):
         return loss, {"first_step": losses[0].detach(), "last_step": losses[-1].detach()}
 
     @torch.no_grad()
-    def evaluate(self, x_BCHW: Tensor, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random | None) -> dict[str, Tensor]:
         """`mse`, (B,): squared error per dimension, in [-1, 1], between x and the mean of P(x | h) after one
         corruption of it."""
         mean_BCHW = self.likelihood.mean(self.denoise(x_BCHW, generator))
@@ -139,7 +139,7 @@ class GSN(nn.Module):
         self,
         start_BCHW: Tensor,
         steps: int,
-        generator: Generator | None,
+        generator: Random | None,
         known_11HW: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """What to show after each step, uint8 (B, C, H, W): the mean of P(x | h), or the state, which is
@@ -155,13 +155,13 @@ class GSN(nn.Module):
             else:
                 yield to_levels(self.likelihood.mean(params_BPHW), self.shape.levels)
 
-    def noise(self, n: int, generator: Generator | None) -> Tensor:
+    def noise(self, n: int, generator: Random | None) -> Tensor:
         """Where a chain starts that starts from no picture: uniform random levels, uint8 (n, C, H, W)."""
         uniform = uniform_noise((n, *self.shape.chw), generator, self.to_code.weight)
         return (uniform * self.shape.levels).floor().clamp(max=self.shape.levels - 1).to(torch.uint8)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None) -> Tensor:
+    def sample(self, n: int, generator: Random | None) -> Tensor:
         """uint8 (n, C, H, W), n chains of sample_steps from noise: the last P(x | h)'s mean, or a draw."""
         shown_BCHW = self.noise(n, generator)
         for next_BCHW in self.chain(shown_BCHW, self.sample_steps, generator):

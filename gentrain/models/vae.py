@@ -18,7 +18,7 @@ from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
 from gentrain.ranges import Above, AtLeast, Between
-from gentrain.seeding import normal_noise
+from gentrain.seeding import Random, normal_noise
 
 # s is clamped to [-20, 20]: a standard deviation of 5e-5 .. 2e4, outside of which exp(s) soon leaves
 # float32. The clamped s both draws z and enters the KL, so q stays one Gaussian and the bound a bound.
@@ -140,7 +140,7 @@ class VAE(nn.Module):
     # -- evaluation
 
     @torch.no_grad()
-    def evaluate(self, x_BCHW: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def evaluate(self, x_BCHW: Tensor, generator: Random | None) -> dict[str, Tensor]:
         """One value an image, float32 (B,).
 
         `nats`: the negative ELBO with one draw of z, an upper bound on -log p(x) in expectation;
@@ -156,7 +156,7 @@ class VAE(nn.Module):
         return {"nats": nll_B + kl_B, "nll_nats": nll_B, "kl_nats": kl_B, "mse": mse_B}
 
     @torch.no_grad()
-    def importance_nats(self, x_BCHW: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
+    def importance_nats(self, x_BCHW: Tensor, k: int, generator: Random | None) -> Tensor:
         """The importance-weighted bound of Burda et al. (arXiv 1509.00519, eq. 8), negated: nats (B,).
 
         -log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q. At k = 1 the ELBO with its KL sampled; as k
@@ -169,7 +169,8 @@ class VAE(nn.Module):
         at_once = max(1, IMPORTANCE_CHUNK // (maps * max(1, batch)))
         for start in range(0, k, at_once):
             chunk = min(at_once, k - start)
-            noise_KBZ = normal_noise((chunk, *m_BZ.shape), generator, m_BZ)
+            noise_BKZ = normal_noise((batch, chunk, self.latent_dim), generator, m_BZ)
+            noise_KBZ = noise_BKZ.transpose(0, 1)  # drawn a row an image, whatever the chunks are
             z_KBZ = m_BZ + (s_BZ / 2).exp() * noise_KBZ
             params = self.decode_params(z_KBZ.flatten(0, 1))
             nll_KB = self.likelihood.nll(x_BCHW.repeat(chunk, 1, 1, 1), params).view(chunk, batch)
@@ -198,12 +199,12 @@ class VAE(nn.Module):
         """The decoder's mean picture at the posterior's mean, uint8 (B, C, H, W)."""
         return self.decode(self.encode(x_BCHW))
 
-    def draw_codes(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw_codes(self, n: int, generator: Random | None) -> Tensor:
         """z ~ N(0, I), (n, Z)."""
         return normal_noise((n, self.latent_dim), generator, self.to_posterior.weight)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def sample(self, n: int, generator: Random | None) -> Tensor:
         """uint8 (n, C, H, W) at z ~ N(0, I): the decoder's mean, or a draw, as sample_mode says."""
         z_BZ = self.draw_codes(n, generator)
         if self.sample_mode == "mean":

@@ -127,7 +127,7 @@ def between_pictures(trained: TrainedRun, images: Images, settings: Settings) ->
                 "interpolate.between=seeds or the other interpolate.split"
             )
         noise = generator(settings.seed, "interpolate")
-        chosen_2B = torch.randperm(count, generator=noise)[: 2 * pairs].view(2, pairs)
+        chosen_2B = torch.randperm(count, generator=noise)[: 2 * pairs].view(pairs, 2).T
     originals_2BCHW = torch.stack([images.take(chosen_B) for chosen_B in chosen_2B])
     codes_2BD = trained.encode(originals_2BCHW.flatten(0, 1)).float().unflatten(0, chosen_2B.shape)
     return Ends(codes_2BD, originals_2BCHW, chosen_2B.T.tolist())
@@ -135,7 +135,9 @@ def between_pictures(trained: TrainedRun, images: Images, settings: Settings) ->
 
 def between_seeds(trained: TrainedRun, settings: Settings) -> Ends:
     codes_BD = trained.draw_codes(2 * settings.pairs, settings.seed)
-    return Ends(codes_BD.unflatten(0, (2, settings.pairs)), None, None)
+    # Neighbours are a pair: fewer pairs are the first of more.
+    codes_2BD = codes_BD.unflatten(0, (settings.pairs, 2)).transpose(0, 1)
+    return Ends(codes_2BD, None, None)
 
 
 def decode_paths(trained: TrainedRun, codes_BTD: Tensor) -> Tensor:
