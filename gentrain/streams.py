@@ -43,7 +43,7 @@ class Streams:
         return Streams(self.seeds_B[rows])
 
     def draw(self, how: Callable[..., Tensor], shape: Shape, device: torch.device) -> Tensor:
-        """As `how(shape, device=device)` for torch.rand and torch.randn, a row an image, float32.
+        """As `how(shape, device=device)` for torch.rand and torch.randn, a row an image.
 
         Any other `how` takes a generator, and is asked once for each image.
         """
@@ -69,7 +69,7 @@ class Streams:
         seeds_B = self.seeds_B.to(where)
         at_once = max(1, AT_ONCE[where.type] // max(1, count))
         parts = [of_bits(_bits(part, first, count)) for part in seeds_B.split(at_once)]
-        return torch.cat(parts).view(shape).to(device)
+        return torch.cat(parts).view(shape).to(device, torch.get_default_dtype())
 
 
 def of_contents(x_BCHW: Tensor, seed: int) -> Streams:
