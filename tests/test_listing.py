@@ -216,6 +216,7 @@ def test_what_a_list_may_not_name(tmp_path: Path) -> None:
     ]
     rows += [
         f"{tmp_path}/in/a.png,1",
+        f"{tmp_path}/out/x.png,1",
         "C:\\a.png,1",
         "away/x.png,1",
         "away.png,1",
@@ -226,13 +227,14 @@ def test_what_a_list_may_not_name(tmp_path: Path) -> None:
     listing = list_of(tmp_path / "in", "\n".join(rows))
     assert names(listing) == ["a.png", "b.png", "c.png", "link.png"]
     found = reasons(listing)
-    assert found.pop(f"{tmp_path}/in/a.png") == "an absolute path"
+    assert found.pop(f"{tmp_path}/in/a.png") == "listed twice"
+    assert found.pop(f"{tmp_path}/out/x.png") == "an absolute path out of the list's folder"
     assert found == {
         "./b.png": "listed twice",
         "c.png": "listed twice, with other labels",
         "missing.png": "no such file or directory",
         "../out/x.png": "a path with ..",
-        "C:\\\\a.png": "an absolute path",
+        "C:\\\\a.png": "an absolute path out of the list's folder",
         "away/x.png": "a link out of the folder",
         "away.png": "a link out of the folder",
         "pipe.png": "a named pipe, not a regular file",

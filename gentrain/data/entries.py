@@ -19,6 +19,7 @@ MAX_BYTES = 256 * 2**20  # of one picture's file
 MAX_COUNT = 10_000_000  # of a list's rows or an archive's members
 MAX_SHOWN = 200  # characters of a name in a message
 NUMBERS = re.compile(r"\d+")
+ABSOLUTE = "an absolute path"
 UNREADABLE = "cannot be read"
 TOO_LARGE = f"more than {MAX_BYTES // 2**20} MiB"
 KINDS = (
@@ -81,6 +82,7 @@ class Listing:
     contents: Callable[[], Iterator[tuple[Entry, Read]]]
     ignored: dict[str, int] = field(default_factory=dict)  # files that are no pictures, by suffix
     label_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what a person should know of it, in sentences
 
     def __post_init__(self) -> None:
         self.entries.sort(key=lambda entry: entry.name)
@@ -116,7 +118,7 @@ def unsafe(name: str) -> str:
     """Why a path from a list or an archive is refused; "" if it stays below its root on every system."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or (name[:1].isalpha() and name[1:2] == ":"):
-        return "an absolute path"
+        return ABSOLUTE
     if ".." in path.parts:
         return "a path with .."
     return ""

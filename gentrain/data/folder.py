@@ -107,7 +107,9 @@ class Folder:
             parts.counts,
             labels[parts.order],
             info,
-            parts.facts | {"found": found, "ignored": listing.ignored, "originals": _sizes(decoded.extras)},
+            parts.facts
+            | {"found": found, "ignored": listing.ignored, "originals": _sizes(decoded.extras)}
+            | ({"remarks": list(listing.remarks)} if listing.remarks else {}),
             tuple(bad),
             tuple(entries[i].name for i in parts.order),
         )
@@ -185,11 +187,13 @@ def own_splits(listing: Listing, what: str) -> Homes | None:
         names = {name.lower() for name in said.values()} & OWN_SPLITS.keys()
         if "train" not in names or len(names) < 2:
             return None
-    others = sorted(value for value in set(said.values()) if value.lower() not in OWN_SPLITS)
+    others = sorted(name for name, value in said.items() if value.lower() not in OWN_SPLITS)
     if others:
+        value = said[others[0]]
+        where = f"in {value or 'no folder'}" if column is None else f"{value} by its column"
         raise UserError(
-            f"{what} has splits of its own, but some pictures are in {others[0] or 'no folder'} instead of "
-            f"one of {', '.join(OWN_SPLITS)}; move or remove them"
+            f"{what} has splits of its own, but some pictures are {where} instead of one of "
+            f"{', '.join(OWN_SPLITS)}: {len(others):,}, the first {others[0]}; move or remove them"
         )
     return Homes({name: OWN_SPLITS[value.lower()] for name, value in said.items()}, depth + 1, column)
 

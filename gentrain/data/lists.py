@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
-from gentrain.data.entries import MAX_COUNT, Bad, Listing, printable, unsafe
+from gentrain.data.entries import (
+    ABSOLUTE,
+    MAX_COUNT,
+    SUFFIXES,
+    Bad,
+    Listing,
+    in_lines,
+    printable,
+    suffix_of,
+    unsafe,
+)
 from gentrain.data.walk import Found, Refused
 from gentrain.errors import UserError, few
 
 PATH_COLUMNS = ("file", "path", "image", "filename", "file_name")
 MAX_CHOICES = 1_000  # a column with more different values is no label: captions, numbers, addresses
+HEAD_CHARACTERS = 2**16  # of a list, in which its delimiter is looked for
+# What is written where there is no value, in these spellings alone: "none" may well be a value.
+ABSENT = frozenset({"", "-", "?", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 def read_list(path: Path) -> Listing:
     """The pictures that the list names, by paths relative to the list's own folder and inside it.
 
     The first row is a header if one of its cells is file, path, image, filename or file_name; without one the
-    paths come first and the other columns are called label, label2, ... Every other column with a name and at
-    most 1,000 different values is a label. A file may be named once; what it is, its content says.
+    paths come first and the other columns are called label, label2, ... Every other column with a name, a
+    value for each picture and at most 1,000 different ones is a label. A file may be named once; what it is,
+    its content says.
     """
-    rows = _rows(path)
+    delimiter = _delimiter(path)
+    rows = _rows(path, delimiter)
     first = next(rows, None)
     if first is None:
         raise UserError(f"{path} is empty; give one picture a line")
@@ -33,58 +52,133 @@ def read_list(path: Path) -> Listing:
         names = ["", *("label" if number == 1 else f"label{number}" for number in range(1, len(first)))]
         table = [first, *rows]
     else:
-        names = [cell.strip() for cell in first]
-        table = list(rows)
+        names, table = [cell.strip() for cell in first], list(rows)
     if not table:
         raise UserError(f"{path} names no picture; give one a line below its header")
-    columns = [
-        column
-        for column, name in enumerate(names)
-        if name and column != path_column and len({row[column] for row in table}) <= MAX_CHOICES
-    ]
+    columns, remarks = _label_columns(path, names, table, path_column)
     label_names = tuple(names[column] for column in columns)
     if len(set(label_names)) < len(label_names):
         raise UserError(f"{path} has two columns of the same name: {few(label_names)}; rename one")
     found = Found(os.path.realpath(path.parent))
-    _take_all(((row[path_column], tuple(row[column] for column in columns)) for row in table), found)
-    return found.listing(label_names)
+    of_files = ((row[path_column], tuple(row[column].strip() for column in columns)) for row in table)
+    _take_all(of_files, found, os.path.abspath(path.parent))  # noqa: PTH100 (its links are not to be resolved)
+    if not found.entries:
+        raise UserError(
+            f"none of the {len(table):,} pictures that {path} names can be used: it was read with "
+            f"{DELIMITERS[delimiter]} between columns and paths in column {path_column + 1}, relative to "
+            f"{path.parent}:{in_lines(found.bad)}"
+        )
+    return found.listing(label_names, tuple(remarks))
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
-    """The rows that are not blank, all of one length."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    length, count = 0, 0
+def _label_columns(
+    path: Path, names: list[str], table: list[list[str]], path_column: int
+) -> tuple[list[int], list[str]]:
+    """Which columns are labels, `split` among them, and why others are not, in words."""
+    columns, remarks = [], []
+    for column, name in enumerate(names):
+        if not name or column == path_column:
+            continue
+        values = {row[column].strip() for row in table}
+        signs = {"-"} if "+" in values else set()  # then it is one
+        absent = [row for row in table if row[column].strip() in ABSENT - signs]
+        if absent:
+            said = f"no value ({absent[0][column].strip() or 'an empty cell'}) for {len(absent):,} of "
+            said += f"{len(table):,} pictures, the first {printable(absent[0][path_column])}"
+            if name.lower() == "split":
+                raise UserError(f"the column {name} of {path} has {said}; write train, valid or test there")
+            remarks.append(f"the column {printable(name)} is no label: it has {said}")
+        elif len(values) > MAX_CHOICES:
+            remarks.append(
+                f"the column {printable(name)} is no label: it has {len(values):,} different values"
+            )
+        else:
+            columns.append(column)
+    return columns, remarks
+
+
+def _delimiter(path: Path) -> str:
+    """What is between the columns: whatever makes a header or a picture's name of the first lines.
+
+    The csv module's Sniffer also takes letters and spaces that happen to be as frequent in every line.
+    """
+    own, *others = ("\t", ",", ";") if path.suffix.lower() == ".tsv" else (",", ";", "\t")
+    with _opened(path) as file:
+        head = file.read(HEAD_CHARACTERS).splitlines(keepends=True)
+    for delimiter in (own, *others):
+        try:
+            rows = list(itertools.islice(filter(any, csv.reader(head, delimiter=delimiter)), 2))
+        except csv.Error:
+            continue
+        for row in rows:
+            is_header = any(cell.strip().lower() in PATH_COLUMNS for cell in row)
+            if is_header or suffix_of(row[0].strip()) in SUFFIXES:
+                return delimiter
+    return own
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            for row in reader:
-                if not any(row):
-                    continue
-                length, count = length or len(row), count + 1
-                if len(row) != length:
-                    raise UserError(
-                        f"line {reader.line_num} of {path} has {len(row)} columns and the first line "
-                        f"{length}; mend the list"
-                    )
-                if count > MAX_COUNT:
-                    raise UserError(f"{path} has more than {MAX_COUNT:,} lines; split it")
-                yield row
-    except csv.Error as error:
-        raise UserError(
-            f"line {reader.line_num} of {path} cannot be read ({error}); mend the list"
-        ) from error
+            yield file
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (at byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); make it readable") from error
 
 
-def _take_all(table: Iterator[tuple[str, tuple[str, ...]]], found: Found) -> None:
+def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
+    """The rows that are not blank, all of one length."""
+    length, count = 0, 0
+    with _opened(path) as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise UserError(
+                    f"line {reader.line_num} of {path} cannot be read ({error}); mend the list"
+                ) from error
+            if row is None:
+                return
+            if not any(row):
+                continue
+            length, count = length or len(row), count + 1
+            if len(row) != length:
+                raise UserError(
+                    f"line {reader.line_num} of {path} has {len(row)} columns and the first line {length}, "
+                    f"read with {DELIMITERS[delimiter]} between them; mend the list"
+                )
+            if count > MAX_COUNT:
+                raise UserError(f"{path} has more than {MAX_COUNT:,} lines; split it")
+            yield row
+
+
+def _below(written: str, found: Found, folder: str) -> tuple[str, str]:
+    """A path as a list has it -> relative to the list's folder with / in it, and why it is refused or "".
+
+    Windows writes \\ between folders, and elsewhere a file's name may have one, as it may have blanks around
+    it. `folder` is the list's own, as it was typed: an absolute path may begin with it or with where it is.
+    """
+    plain = written.strip().replace("\\", "/")
+    if written != plain and not os.path.lexists(os.path.join(found.root, written)):  # noqa: PTH118
+        written = plain
+    name = PurePosixPath(written).as_posix()
+    for root in (folder, found.root):
+        slashed = root.replace(os.sep, "/").rstrip("/") + "/"
+        if name.startswith(slashed):
+            name = name.removeprefix(slashed)
+            break
+    reason = unsafe(name) or ("no path" if not written or "\0" in written else "")
+    return name, f"{reason} out of the list's folder" if reason == ABSOLUTE else reason
+
+
+def _take_all(table: Iterator[tuple[str, tuple[str, ...]]], found: Found, own_folder: str) -> None:
     real_folders: dict[str, str | Refused] = {}  # resolved once each
     seen: dict[str, tuple[str, ...]] = {}
     for written, labels in table:
-        reason = unsafe(written) or ("no path" if not written.strip() or "\0" in written else "")
-        name = PurePosixPath(written).as_posix()
+        name, reason = _below(written, found, own_folder)
         if not reason and name in seen:
             reason = "listed twice" if seen[name] == labels else "listed twice, with other labels"
         folder, _, last = name.rpartition("/")

@@ -71,8 +71,8 @@ class Found:
             raise Refused("a link out of the folder")
         return real
 
-    def listing(self, label_names: tuple[str, ...] = ()) -> Listing:
-        return Listing(self.entries, self.bad, self.contents, dict(self.ignored), label_names)
+    def listing(self, label_names: tuple[str, ...] = (), remarks: tuple[str, ...] = ()) -> Listing:
+        return Listing(self.entries, self.bad, self.contents, dict(self.ignored), label_names, remarks)
 
     def contents(self) -> Iterator[tuple[Entry, Read]]:
         for entry in self.entries:

@@ -27,7 +27,7 @@ META = {
     "fingerprint": str,
 }
 FACTS: dict[str, Any] = dict.fromkeys(("found", "duplicates", "left_out"), COUNT)
-FACTS |= {"entropy_bits": float, "ignored": dict}
+FACTS |= {"entropy_bits": float, "ignored": dict, "remarks": list[str]}
 FACTS["originals"] = dict.fromkeys(("smallest", "median", "largest"), tuple[int, int]) | {"colored": COUNT}
 # What NumPy raises on a damaged header; its text is parsed as Python literals.
 UNREADABLE_NPY = (

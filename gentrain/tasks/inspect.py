@@ -148,4 +148,6 @@ def complaints(packed: Packed) -> list[str]:
     said = [f"bad: {bad.name} ({bad.reason})" for bad in packed.bad[:SHOWN]]
     if len(packed.bad) > SHOWN:
         said.append(f"and {len(packed.bad) - SHOWN} more: see inspect.json")
+    if packed.facts.get("remarks"):
+        said.append(few(packed.facts["remarks"], SHOWN, between="; "))
     return said

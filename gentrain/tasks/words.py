@@ -79,6 +79,8 @@ def remarks(data: Packed, view: View) -> list[str]:
     if data.facts.get("ignored"):
         others = few([f"{count} {suffix}" for suffix, count in data.facts["ignored"].items()])
         said.append(f"not looked at: {others}")
+    if data.facts.get("remarks"):
+        said.append(few(data.facts["remarks"], between="; "))
     if data.facts.get("duplicates"):
         said.append(f"{data.facts['duplicates']} pictures equal another one; equal ones are in one split")
     if data.facts.get("left_out"):
