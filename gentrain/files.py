@@ -2,7 +2,12 @@
 
 import errno
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import filelock
 
 from gentrain.errors import UserError
 
@@ -25,19 +30,51 @@ def out_of_space(error: BaseException) -> bool:
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Make `path` hold the pieces, one after the other. At any moment it is the old file or the new one.
 
-    Written beside it, synced, renamed over it, and the directory synced.
+    Written beside it, under a name that no other process has, synced, renamed over it, and the directory
+    synced. An OSError names the file.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("wb") as file:
-            for piece in content:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # there only if something went wrong
+        with naming(path):
+            with temporary.open("wb") as file:
+                for piece in content:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # on a disk that fails this does too, and would hide why
+            temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError from it names the file: that of a write names none, that of a rename the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def remove_half_written(directory: Path, name: str = "*") -> None:
+    """What `write_atomically` left of a file when its process was killed. For who alone writes it now."""
+    for left in directory.glob(f".{name}.tmp"):
+        left.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[Path]:
+    """A task's own folder, made if it is not there, in which no other process writes meanwhile.
+
+    So what two commands write at the same moment is that of the later one, and no mixture.
+    """
+    directory.mkdir(exist_ok=True)  # what it lies in is there, or has just been removed
+    with filelock.FileLock(directory / ".lock"):
+        remove_half_written(directory)
+        yield directory
 
 
 def sync_directory(directory: Path) -> None:

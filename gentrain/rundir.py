@@ -7,10 +7,12 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,17 @@ from gentrain.data.fingerprints import compare, difference, pictures_of
 from gentrain.data.packed import Packed
 from gentrain.data.whole import NotWhole, memory_map
 from gentrain.errors import Busy, UserError
-from gentrain.files import write_atomically
+from gentrain.files import remove_half_written, sync_directory, write_atomically
 from gentrain.ranks import world_size
 from gentrain.stored_config import as_yaml
 
+BEGINNING = "beginning.yaml"  # config.yaml under another name, while a new run takes over from an old one
+# What a run has before it is one. Nothing else is ever removed.
+FILES_OF_A_BEGINNING = ("meta.json", "metrics.jsonl", "events.out.tfevents.*")
+FOLDERS_OF_A_BEGINNING = ("checkpoints", "data")
+# Where a run that trains writes atomically; tasks on it may write elsewhere in its directory meanwhile.
+OWN_FILES = (BEGINNING, "config.yaml", "meta.json", "result.json", "metrics.jsonl")
+OWN_FOLDERS = ("checkpoints", "data", "samples", "reconstructions", "interpolation")
 A_LOOK_SECONDS = 0.3  # who asks whether a directory is locked holds its lock for much less
 
 
@@ -53,7 +62,7 @@ class RunDir:
             run.lock()
             if is_run(path):
                 run.unlock()
-                raise UserError(f"another process has just made {path}; run the command again to go on in it")
+                raise Busy(f"another process has just made {path}; run the command again to go on in it")
             return run
         now = datetime.now()
         base = Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{name}"
@@ -80,11 +89,32 @@ class RunDir:
             raise Busy(
                 f"another process is running in {self.path}; wait for it or choose another run_dir"
             ) from error
+        for name in OWN_FILES:
+            remove_half_written(self.path, f"{name}*")
+        for name in OWN_FOLDERS:
+            remove_half_written(self.path / name)
 
     def unlock(self) -> None:
         self._lock.release()
 
     # -- config.yaml, meta.json, result.json
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Of a new run, before anything else is written: killed from here to `begun`, it is begun again.
+
+        So what it takes over from another run is in it whole, or it is none yet.
+        """
+        if (self.path / BEGINNING).exists():  # then all of these are a killed beginning's; see `may_begin`
+            for left in (file for name in FILES_OF_A_BEGINNING for file in self.path.glob(name)):
+                left.unlink()
+            for name in FOLDERS_OF_A_BEGINNING:
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        write_atomically(self.path / BEGINNING, as_yaml(config).encode())
+
+    def begun(self) -> None:
+        """All is there that the run begins with: now it is one."""
+        (self.path / BEGINNING).rename(self.path / "config.yaml")
+        sync_directory(self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", as_yaml(config).encode())
@@ -167,6 +197,19 @@ def _recorded(run: Path, fingerprint: str) -> np.ndarray | None:
     except NotWhole:
         return None
     return old if old.ndim == 2 and old.shape[1] in (3, 4) and old.dtype == np.uint64 else None
+
+
+def may_begin(path: Path) -> bool:
+    """Whether a new run may have this directory: none, an empty one, or what a killed start of one left."""
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        return False
+    names = {file.name for file in path.iterdir()}
+    known = [".lock", ".*.tmp"]
+    if BEGINNING in names:
+        known += [BEGINNING, *FILES_OF_A_BEGINNING, *FOLDERS_OF_A_BEGINNING]
+    return all(any(fnmatchcase(name, pattern) for pattern in known) for name in names)
 
 
 def is_run(path: Path) -> bool:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gentrain.comparison.text import clean, duration, number
-from gentrain.files import write_atomically
+from gentrain.files import remove_half_written, write_atomically
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.state import (
     EARLIER,
@@ -35,6 +35,7 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
     found = [read_state(folder, job) for job in jobs]
     rows = {job.name: _row(folder, job, state) for job, state in zip(jobs, found, strict=True)}
     with if_there_is_space(folder / FILE), filelock.FileLock(folder / ".sweep.lock"):
+        remove_half_written(folder, f"{FILE}*")
         others = {row["name"]: row for row in _rows(folder / FILE) if row["name"] not in rows}
         content = {
             # The command puts ++ before what a run may have and the default config has not.

@@ -17,7 +17,7 @@ from gentrain.comparison.find import find_runs, looks_like_run
 from gentrain.comparison.page import page
 from gentrain.comparison.text import clean, duration, number
 from gentrain.errors import UserError
-from gentrain.files import expanded, write_atomically
+from gentrain.files import alone_in, expanded, write_atomically
 from gentrain.ranges import Between
 
 SECTIONS = ()  # of this config: none, each run has its own
@@ -62,13 +62,15 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     settings, console = Settings(**config["compare"]), Console()
     comparison = collect(_patterns(config), settings.cells)
     out = expanded(settings.out)
+    content = json.dumps(as_json(comparison), indent=2, allow_nan=False)
+    written = page(comparison).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"compare.out={out} cannot be made: {error.strerror}") from error
-    content = json.dumps(as_json(comparison), indent=2, allow_nan=False)
-    write_atomically(out / "compare.json", (content + "\n").encode())
-    write_atomically(out / "compare.html", page(comparison).encode())
+    with alone_in(out):
+        write_atomically(out / "compare.json", (content + "\n").encode())
+        write_atomically(out / "compare.html", written)
     _print(comparison, out, console)
 
 

@@ -18,7 +18,7 @@ from gentrain.completing import way_of
 from gentrain.data import view_of
 from gentrain.data.fingerprints import pictures_of
 from gentrain.data.images import Images
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, write_atomically
 from gentrain.images import ImageShape, to_picture, to_unit
 from gentrain.progress import preparing, say
 from gentrain.ranges import Above, AtLeast, Between
@@ -75,10 +75,10 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         "data_fingerprint": pictures_of(packed.fingerprint),
     }
     directory = trained.path / "complete"
-    directory.mkdir(exist_ok=True)
     picture = grid(x_NCHW, completed_NDCHW, known_11HW, trained.shape.levels)
-    write_atomically(directory / "grid.png", picture)
-    write_json(directory / "completion.json", {"protocol": protocol, "figures": figures})
+    with alone_in(directory):
+        write_atomically(directory / "grid.png", picture)
+        write_json(directory / "completion.json", {"protocol": protocol, "figures": figures})
     title = (
         f"the {settings.known} half of {len(x_NCHW)} {settings.split} pictures given, {settings.draws} "
         f"completions each, seed {settings.seed}; step {trained.step}, {weights}; {view.in_words}"

@@ -20,7 +20,7 @@ from gentrain.data import Packed, view_of
 from gentrain.data.fingerprints import pictures_of
 from gentrain.data.images import Images
 from gentrain.errors import UserError
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, remove_half_written, write_atomically
 from gentrain.judging import QUANTILES, Judgement, draw_sets, how_many, judge
 from gentrain.metrics.extractors import EXTRACTORS, Extractor, make_extractor
 from gentrain.metrics.figure import Figure
@@ -134,14 +134,15 @@ def _write(
 ) -> None:
     shown = {name: _as_json(figure) for name, figure in figures.items()}
     content: dict[str, Any] = {"protocol": protocol, "figures": shown, "cost": cost}
-    nearest = trained.path / "evaluate" / "nearest.png"
-    if judgement is None:
-        nearest.unlink(missing_ok=True)  # an earlier evaluation's, perhaps of other weights
-    else:
+    if judgement is not None:
         content["nearest_train_rmse"] = {"quantiles": QUANTILES, **judgement.nearest_rmse}
-        nearest.parent.mkdir(exist_ok=True)
-        write_atomically(nearest, judgement.picture)
-    write_json(trained.path / "evaluation.json", content)
+    with alone_in(trained.path / "evaluate") as directory:
+        if judgement is None:  # an earlier evaluation's picture is perhaps of other weights
+            (directory / "nearest.png").unlink(missing_ok=True)
+        else:
+            write_atomically(directory / "nearest.png", judgement.picture)
+        remove_half_written(trained.path, "evaluation.json*")
+        write_json(trained.path / "evaluation.json", content)
 
 
 def _judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from gentrain.data.packed import SPLITS
 from gentrain.data.portrait import portrait
 from gentrain.data.summary import Summary, summarize
 from gentrain.errors import UserError, few
-from gentrain.files import expanded, write_atomically
+from gentrain.files import expanded, remove_half_written, write_atomically
 from gentrain.images import to_picture
 from gentrain.progress import preparing, say
 from gentrain.ranges import Between
@@ -29,7 +30,7 @@ from gentrain.settings import View
 SECTIONS = ("data",)
 UNUSED = ("model", "optimizer", "train", "device", "seed", "resume", "init_from", "run", "checkpoint")
 UNUSED_OF_DATA = ("data.flip", "data.shift", "data.on_bad", "data.allow_changed")  # training's
-OWN_FILES = {"inspect.png", "inspect.json", ".lock"}
+OWN_FILES = ("inspect.png", "inspect.json", ".lock", ".inspect.*.tmp")
 SHOWN = 20  # bad pictures, and choices of a label, in the table; inspect.json has all
 
 
@@ -53,7 +54,9 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 def _may_be_written(directory: Path) -> bool:
-    return directory.is_dir() and {path.name for path in directory.iterdir()} <= OWN_FILES
+    return directory.is_dir() and all(
+        any(fnmatchcase(file.name, own) for own in OWN_FILES) for file in directory.iterdir()
+    )
 
 
 def run(config: dict[str, Any], overrides: list[str]) -> None:
@@ -72,6 +75,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     title = f"{section['name']}: {packed.counts['train']} training pictures at {view.in_words}"
     file = BytesIO()
     portrait(to_picture(grid, view.levels).numpy(), summary, title).save(file, "png")
+    remove_half_written(directory.path)
     write_atomically(directory.path / "inspect.png", file.getvalue())
     write_json(directory.path / "inspect.json", as_json(packed, summary, view, section))
     console.print(table(packed, summary, view, section))

@@ -15,7 +15,7 @@ from torch import Tensor
 from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.errors import UserError
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture
 from gentrain.latent import PATHS
 from gentrain.models import Decodes, DrawsCodes, Encodes
@@ -83,13 +83,14 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     middle_BD = PATHS[settings.path](first_BD, last_BD, torch.tensor([0.5]))[:, 0]
     decoded_BTCHW = decode_paths(trained, codes_BTD)
     directory = trained.path / "interpolate"
-    directory.mkdir(exist_ok=True)
-    write_atomically(directory / "grid.png", png(grid(decoded_BTCHW, ends, trained.shape.levels)))
+    picture = png(grid(decoded_BTCHW, ends, trained.shape.levels))
     shown_BTCHW = to_picture(decoded_BTCHW, trained.shape.levels)
-    write_atomically(directory / "moving.gif", moving(shown_BTCHW, settings.milliseconds))
     of_codes = lengths(codes_BTD, middle_BD)
     content = {"protocol": protocol(trained, settings), "pairs": ends.numbers, "codes": of_codes}
-    write_json(directory / "interpolation.json", content)
+    with alone_in(directory):
+        write_atomically(directory / "grid.png", picture)
+        write_atomically(directory / "moving.gif", moving(shown_BTCHW, settings.milliseconds))
+        write_json(directory / "interpolation.json", content)
     what = f"{settings.path} paths between {len(codes_BTD)} pairs of {settings.between}"
     say(console, f"{what}: {directory / 'grid.png'}, moving.gif and interpolation.json")
     if trained.config["data"]["name"] == "moons" and isinstance(trained.model, Encodes):

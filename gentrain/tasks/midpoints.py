@@ -20,7 +20,7 @@ from torch import Tensor
 from gentrain.data import make_source, view_of
 from gentrain.data.images import Images
 from gentrain.data.moons import Moons, Places
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture, to_unit
 from gentrain.latent import cross_fade
 from gentrain.progress import say
@@ -57,9 +57,10 @@ def report_midpoints(
     source, moons = drawn_as_in(trained)
     figures = measure(trained, path, moons, source.places("test", COUNT))
     how = protocol | PROTOCOL | {"trained_on_degrees": sorted(source.phases)}
-    write_json(directory / "midpoints.json", {"protocol": how, "figures": figures})
     picture = show(trained, path, moons, source.places("test", COUNT).take(slice(0, 1)))
-    write_atomically(directory / "midpoints.png", png(picture))
+    with alone_in(directory):
+        write_json(directory / "midpoints.json", {"protocol": how, "figures": figures})
+        write_atomically(directory / "midpoints.png", png(picture))
     console.print(table(figures))
     say(console, f"written to {directory / 'midpoints.json'} and midpoints.png")
 

@@ -12,7 +12,7 @@ from gentrain.build import check_buildable, check_same_in_parts
 from gentrain.config import check, differences, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded
-from gentrain.rundir import is_run
+from gentrain.rundir import is_run, may_begin
 from gentrain.stored import find_checkpoint, run_of
 from gentrain.stored_config import load_config
 
@@ -59,7 +59,7 @@ def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
         return Plan(config, run_dir, True, changes=_allowed_changes(saved, config, run_dir))
     if config["data"]["allow_changed"]:
         raise UserError("data.allow_changed=true has no meaning for a new run; it belongs to resume=")
-    if run_dir is not None and (not _may_become_run(run_dir)):
+    if run_dir is not None and not may_begin(run_dir):
         raise UserError(f"run_dir={run_dir} exists and is no run directory; choose a new or an empty one")
     weights = find_checkpoint(config["init_from"], config["checkpoint"]) if config["init_from"] else None
     return Plan(config, run_dir, False, weights_from=weights)
@@ -92,7 +92,7 @@ def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides:
     """In the run `path`, or from the checkpoint file `path` in a new run."""
     if path.is_file():
         source = run_of(path)
-        if run_dir is not None and not is_run(run_dir) and not _may_become_run(run_dir):
+        if run_dir is not None and not is_run(run_dir) and not may_begin(run_dir):
             raise UserError(
                 f"run_dir={run_dir} is taken; a run that goes on from a checkpoint file needs a new one"
             )
@@ -110,17 +110,12 @@ def _resume(path: Path, run_dir: Path | None, config: dict[str, Any], overrides:
     check(new)
     changes = _allowed_changes(saved, new, source)
     if path.is_file() and run_dir is not None and is_run(run_dir):  # the same command again
+        new |= {"run_dir": config["run_dir"]}
         return Plan(new, run_dir, True, changes=_allowed_changes(load_config(run_dir), new, run_dir))
     if path.is_file():
-        return Plan(new | {"run_dir": config["run_dir"]}, run_dir, False, start_from=path, changes=changes)
+        new |= {"run_dir": config["run_dir"]}
+        return Plan(new, run_dir, False, start_from=path, changes=changes)
     return Plan(new, path, True, changes=changes)
-
-
-def _may_become_run(path: Path) -> bool:
-    """New, or empty but for what a run killed at its very start leaves."""
-    return not path.exists() or (
-        path.is_dir() and {p.name for p in path.iterdir()} <= {".lock", ".config.yaml.tmp"}
-    )
 
 
 def _with_overrides(

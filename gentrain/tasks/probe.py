@@ -19,7 +19,7 @@ from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, write_atomically
 from gentrain.models import Featured
 from gentrain.probe_arms import Problem, Score, Scores, Tuning, probe
 from gentrain.probing import L2_STRENGTHS
@@ -69,12 +69,12 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         numbers, draws = settings.labels_per_class, settings.draws
         scores = probe(trained, problem, numbers, draws, tuning, settings.seed, progress)
     directory = trained.path / "probe"
-    directory.mkdir(exist_ok=True)
     content = {"protocol": protocol(trained, problem, label, settings), "arms": as_json(scores)}
-    write_json(directory / "probe.json", content)
     title = f"label {label.name}, {problem.classes} classes, {settings.split} split"
     picture = chart(curves(scores), title, "labels per class", "accuracy", 1 / problem.classes)
-    write_atomically(directory / "probe.png", png(picture))
+    with alone_in(directory):
+        write_json(directory / "probe.json", content)
+        write_atomically(directory / "probe.png", png(picture))
     console.print(table(scores, title, settings))
     say(console, f"written to {directory / 'probe.json'} and probe.png")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from gentrain.errors import UserError
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture
 from gentrain.models import RunsChain, SaysHowItSamples
 from gentrain.progress import preparing, say
@@ -68,20 +69,22 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     with preparing(console, "drawing") as progress:
         drawn = _draw(trained, settings, config, progress)
     images_NCHW = to_picture(drawn.levels_NCHW, trained.shape.levels)
-    directory = trained.path / "sample"
-    directory.mkdir(exist_ok=True)
-    for old in [*directory.glob("[0-9]*.png"), directory / "chain.png"]:
-        old.unlink(missing_ok=True)
-    for number, image_CHW in enumerate(images_NCHW):
-        write_atomically(directory / f"{number:05d}.png", png_bytes(image_CHW))
     grid_CHW = make_grid(images_NCHW, nrow=columns(len(images_NCHW)), padding=2, pad_value=255)
-    write_atomically(directory / "grid.png", png_bytes(grid_CHW))
+    with alone_in(trained.path / "sample") as directory:
+        for old in [*directory.glob("[0-9]*.png"), directory / "chain.png"]:
+            old.unlink(missing_ok=True)
+        for number, image_CHW in enumerate(images_NCHW):
+            write_atomically(directory / f"{number:05d}.png", png_bytes(image_CHW))
+        write_atomically(directory / "grid.png", png_bytes(grid_CHW))
+        if drawn.frames_RTCHW is not None:
+            _write_chain(drawn.frames_RTCHW, trained, directory / "chain.png")
     weights = "averaged weights" if trained.averaged else "last weights"
     how = f"; {drawn.how}" if drawn.how else ""
     count, file = len(images_NCHW), directory / "grid.png"
     say(console, f"{count} samples of step {trained.step} ({weights}{how}): {file}")
     if drawn.frames_RTCHW is not None:
-        _write_chain(drawn.frames_RTCHW, trained, console)
+        steps = ", ".join(map(str, steps_shown(drawn.frames_RTCHW.shape[1])))
+        say(console, f"the chain after {steps} steps: {trained.path / 'sample' / 'chain.png'}")
 
 
 def _draw(
@@ -111,11 +114,9 @@ def _draw(
     return Drawn(levels_NCHW, how, frames_RTCHW)
 
 
-def _write_chain(frames_RTCHW: Tensor, trained: TrainedRun, console: Console) -> None:
+def _write_chain(frames_RTCHW: Tensor, trained: TrainedRun, file: Path) -> None:
     """One chain a row, from where it started."""
     shown = steps_shown(frames_RTCHW.shape[1])
     images_NCHW = to_picture(frames_RTCHW[:, shown].flatten(0, 1), trained.shape.levels)
     grid_CHW = make_grid(images_NCHW, nrow=len(shown), padding=2, pad_value=255)
-    file = trained.path / "sample" / "chain.png"
     write_atomically(file, png_bytes(grid_CHW))
-    say(console, f"the chain after {', '.join(map(str, shown))} steps: {file}")

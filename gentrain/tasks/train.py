@@ -197,15 +197,17 @@ def _record(
             f"going on with {world_size()} process{'es' * (world_size() > 1)}, where the last session had "
             f"{before}: sums are added in another order, so weights will not be equal bit for bit",
         )
+    if command.resumes:
+        directory.write_config(config)
+        (directory.path / "result.json").unlink(missing_ok=True)  # the last process's word, no longer true
+    else:
+        directory.begin(config)
     if command.start_from is not None or command.weights_from is not None:
-        # Before config.yaml makes it a run: killed at any moment, it never begins without what it took over.
         parts = {name: part.state_dict() for name, part in learner.parts.items()}
         begun = Checkpoint(
             state.step, as_yaml(config), parts, state.best, state.pending, data.fingerprint, state.rollbacks
         )
         checkpoints.save(directory.checkpoints / checkpoints.file_name(state.step), begun)
-    directory.write_config(config)
-    (directory.path / "result.json").unlink(missing_ok=True)  # the last process's word, no longer true
     tracker = Tracker(directory.path, state.step if command.resumes else 0)
     if command.start_from is not None:
         parent = run_of(command.start_from)
@@ -223,6 +225,9 @@ def _record(
     directory.record_images(data)
     parameters = sum(p.numel() for p in learner.model.parameters())
     directory.record_session(state.step, place.describe(), parameters, facts | data.facts)
+    if not command.resumes:
+        tracker.flush()
+        directory.begun()
     return tracker
 
 

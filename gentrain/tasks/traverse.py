@@ -19,7 +19,7 @@ from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Packed
 from gentrain.errors import UserError
-from gentrain.files import write_atomically
+from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture
 from gentrain.latent import ACTIVE, Aggregate, aggregate, shares_of_label
 from gentrain.models import Decodes, Encodes, HasPosterior
@@ -86,19 +86,19 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     moved_RKD = moved(start_D, shown_R, codes, values_K)
     decoded_RKCHW = trained.decode(moved_RKD.flatten(0, 1)).unflatten(0, moved_RKD.shape[:2])
     directory = trained.path / "traverse"
-    directory.mkdir(exist_ok=True)
     titles = [f"z{latent}  {codes.words[latent]}" for latent in shown_R.tolist()]
     picture = sheet(
         to_picture(decoded_RKCHW, trained.shape.levels), titles, [f"{value:+.1f}" for value in values_K]
     )
-    write_atomically(directory / "grid.png", png(picture))
     measured = aggregate(*found, generator(settings.seed, "traverse")) if found else None
     weights = "averaged weights" if trained.averaged else "last weights"
     protocol = {"run": str(trained.path), "step": trained.step, "weights": weights, **asdict(settings)}
     protocol["count"] = len(codes.mean_ND)
     shares = label_shares(codes, packed, settings.split)
     content = {"protocol": protocol, "shown": titles, **figures(codes, measured), "label_shares": shares}
-    write_json(directory / "traversal.json", content)
+    with alone_in(directory):
+        write_atomically(directory / "grid.png", png(picture))
+        write_json(directory / "traversal.json", content)
     if measured is not None:
         console.print(table(measured, shown_R, shares))
         for sentence in in_words(measured, len(codes.mean_ND)):

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,7 +190,8 @@ def check_directory(search: Search) -> None:
     if not directory.is_dir():
         raise UserError(f"tune.dir={directory} is a file; give a folder")
     if not file.is_file():
-        if {path.name for path in directory.iterdir()} - {".lock", f".{FILE}.tmp"}:
+        others = [path.name for path in directory.iterdir() if path.name != ".lock"]
+        if not all(fnmatchcase(name, f".{FILE}.*tmp") for name in others):  # of a search killed as it began
             raise UserError(f"tune.dir={directory} holds something else; give a new or an empty folder")
         return
     try:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from gentrain.data.fingerprints import difference
 from gentrain.errors import UserError
+from gentrain.files import remove_half_written
 from gentrain.seeding import derive
 from gentrain.tuning.search import FILE, Search, check_directory
 from gentrain.tuning.space import MOST, Choices, Scalar
@@ -84,6 +85,7 @@ class Store:
     def alone(self) -> Iterator[None]:
         """Nobody else decides, or writes the study's reports, meanwhile."""
         with self._lock:
+            remove_half_written(self.search.directory)
             yield
 
     def trials(self) -> list[FrozenTrial]:
