@@ -10,11 +10,11 @@ import argparse
 import itertools
 import os
 import sys
-from contextlib import nullcontext, suppress
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -26,16 +26,16 @@ from yaml import YAMLError
 import gentrain
 from gentrain import ranks
 from gentrain.composing import (
-    CONFIG_DIR,
-    check_no_code,
     choices_of,
     compose,
+    composed_once,
+    engine,
     groups_of,
+    is_hydras,
+    key_of,
     lenient,
-    of_hydra,
     of_the_run,
-    plain,
-    search_path,
+    settings_of,
 )
 from gentrain.console import guard_output, why_lost
 from gentrain.errors import Interrupted, RunFailed, UserError
@@ -65,64 +65,105 @@ def main() -> NoReturn:
     if ranks.world_size() > 1:
         sys.excepthook = ranks.say_once
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions to us instead of printing and exiting
-    sweep: Sweep | None = None
     try:
-        args = _parser().parse_intermixed_args(arguments)
-        # Hydra's own parser wants its flags first.
-        flags = [argument for argument in arguments if argument not in args.overrides]
-        sys.argv = [sys.argv[0], *flags, *of_the_run(args.overrides, args.config_dir)]
+        parser = _parser()
+        args = parser.parse_intermixed_args(arguments)
         _refuse_flags(args)
-        if args.shell_completion or args.hydra_help:
-            pass
-        elif args.help or args.cfg or args.info:
-            check_no_code(args.overrides, args.config_dir)
+        if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+            _show(args, parser)
         else:
-            sweep = check_jobs(args.overrides, args.multirun, args.config_dir)
-        if sweep is not None:
-            from gentrain.sweeps.sweep import run_sweep
-
-            raise_on_ctrl_c()
-            sys.exit(run_sweep(sweep, _carry_out, str(CONFIG_DIR)))
-        _failure.clear()
-        shows = args.help or args.cfg or args.info or args.hydra_help or args.shell_completion
-        with suppress(SystemExit) if shows else nullcontext():  # which is how Hydra ends --help
-            _hydra_main()
-        if _failure:
-            raise _failure[0]
+            sys.exit(_carry_out(check_jobs(args.overrides, args.multirun, args.config_dir), args.config_dir))
     except (UserError, RunFailed, Interrupted, KeyboardInterrupt) as error:
         sys.exit(_report(error))
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if not _is_hydras(error):
             raise
         sys.exit(_report(UserError(_sentence(error))))
-    sys.exit(_status_of_print() if shows else 0)
+    sys.exit(_status_of_print())
 
 
-_failure: list[UserError | RunFailed] = []
+@dataclass(frozen=True)
+class Command:
+    """A command that has been checked."""
+
+    composed: DictConfig  # with Hydra's own node; of a sweep, what all jobs have in common
+    config: dict[str, Any]  # of the job, or of a sweep's first one
+    overrides: list[str]  # as typed, without Hydra's own; and those of Hydra
+    of_hydra: list[str]
+    sweep: Sweep | None  # with its jobs' configs
+    searches: bool  # a foreign sweeper decides on the jobs
 
 
-@hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
-def _hydra_main(cfg: DictConfig) -> None:
-    """One command, or a job of a foreign sweeper; there it raises, and `main` alone exits."""
-    try:
-        _carry_out(cfg)
-    except (UserError, RunFailed) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _report(error)
-            raise
-        _failure.append(error)  # raised by main: Hydra would put a line of its own before the sentence
+def _carry_out(command: Command, config_dir: str | None) -> int:
+    """With the configs that were checked, and with no others; returns the exit status."""
+    with engine(config_dir) as hydra:
+        if command.sweep is not None:
+            from gentrain.sweeps.sweep import run_sweep
+
+            raise_on_ctrl_c()
+            return run_sweep(command.sweep, _run)
+        if command.searches:
+            overrides = [*command.of_hydra, *command.overrides, "hydra.mode=MULTIRUN"]
+            hydra.multirun("config", _foreign_job, overrides)
+        else:
+            HydraConfig.instance().set_config(command.composed)  # task=tune asks it how it was called
+            _run(command.config, command.overrides)
+    return 0
 
 
-def _carry_out(cfg: DictConfig) -> None:
-    task = _task(cfg)
+def _run(config: dict[str, Any], overrides: list[str]) -> None:
+    task = _task(config)
     raise_on_ctrl_c()
-    task.run(plain(cfg), list(HydraConfig.get().overrides.task))
+    task.run(config, overrides)
 
 
-def _task(cfg: DictConfig) -> Any:
+def _foreign_job(composed: DictConfig) -> None:
+    """A job of a foreign sweeper, composed as it went: it raises, and `main` alone exits."""
+    from gentrain.config import check
+
+    config = settings_of(composed)
+    try:
+        check(config)
+        _run(config, list(HydraConfig.get().overrides.task))
+    except (UserError, RunFailed) as error:
+        _report(error)
+        raise
+
+
+def _task(config: dict[str, Any]) -> Any:
     from gentrain import registry
 
-    return registry.target(registry.look_up(registry.TASKS, "task", cfg.task))
+    return registry.target(registry.look_up(registry.TASKS, "task", config["task"]))
+
+
+# For --hydra-help, which composes without gentrain's own config: what the gate wants, before what is typed.
+_AS_OURS = (
+    "hydra/hydra_logging=none", "hydra/job_logging=none", "hydra.output_subdir=null", "hydra.job.chdir=false",
+    "hydra.job.name=gentrain", "hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=.",
+)  # fmt: skip
+
+
+def _show(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """What Hydra prints of configs: --help, --hydra-help, --cfg, --info, and completion for shells."""
+    if args.resolve and not (args.cfg or args.help):
+        raise UserError("--resolve belongs to --cfg or --help")
+    asked = (args.cfg, args.info, args.shell_completion, args.run, args.multirun)
+    if not (args.help or args.hydra_help) and sum(map(bool, asked)) > 1:
+        raise UserError("give only one of --run, --multirun, --cfg, --info and --shell-completion")
+    overrides = of_the_run(args.overrides, args.config_dir)
+    with engine(args.config_dir) as hydra:
+        if args.help:
+            args.overrides = overrides
+            hydra.app_help("config", parser, args)
+        elif args.hydra_help:
+            args.overrides = [*_AS_OURS, *args.overrides]
+            hydra.hydra_help(None, parser, args)
+        elif args.cfg:
+            hydra.show_cfg("config", overrides, args.cfg, args.package, args.resolve)
+        elif args.shell_completion:
+            hydra.shell_completion("config", overrides)
+        else:
+            hydra.show_info(args.info, "config", overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,68 +188,83 @@ def _refuse_flags(args: Any) -> None:
     if args.config_dir and not Path(args.config_dir).is_dir():
         raise UserError(f"--config-dir {args.config_dir} is not a directory")
     for override in args.overrides:
-        if "_target_" in override:
-            raise UserError(f"{override} is refused: gentrain's configs are data and name no code to call")
         if override.startswith("-"):
             raise UserError(f"{override} is no option of gentrain; settings are given as key=value")
 
 
-def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> Sweep | None:
-    """Compose and check every job that a command would run; the sweep, if it is one.
+def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> Command:
+    """Compose and check every job that a command would run, each once.
 
     Raises UserError; writes nothing.
     """
-    from gentrain.config import check
-
-    search = search_path(overrides, config_dir)
     groups = groups_of(config_dir)
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        choices, fixed, own = choices_of(overrides, multirun, groups, search)
+    with engine(config_dir):
+        base, fixed = composed_once(overrides, multirun, groups)
+        sweeps = multirun or base.hydra.mode == RunMode.MULTIRUN
+        choices = choices_of(overrides, base.hydra) if sweeps else {}
         jobs: list[tuple[list[str], dict[str, Any]]] = []
         taken: set[tuple[str, str]] = set()
-        for job in map(list, itertools.product(*choices.values())):
-            composed = compose([lenient(override, groups) for override in job] + search)
-            OmegaConf.set_struct(composed, False)
-            composed.pop("hydra")
-            config = plain(composed)
-            check(config)
-            _refuse_processes(config["task"], own.mode == RunMode.MULTIRUN)
-            _refuse_shared_directory(config, taken)
-            jobs.append((job, config))
-        typed = [(of_the_run(job, config_dir), config) for job, config in jobs]
+        for job in map(list, itertools.product(*choices.values())) if sweeps else [overrides]:
+            composed = compose([lenient(override, groups) for override in job]) if sweeps else base
+            config = settings_of(composed)
+            _check(config, sweeps, taken)
+            jobs.append((of_the_run(job, config_dir), config))
+        searches = sweeps and _check_plugins(base.hydra)
         try:
-            sweep = _sweep(typed, choices, own, [*of_hydra(overrides), *search], fixed)
+            sweep = _sweep(jobs, choices, base.hydra, fixed, config_dir) if sweeps and not searches else None
             for number, (job, config) in enumerate(jobs):
                 if sweep is not None:
                     config = _as_it_will_run(config, sweep, number)
-                _task(OmegaConf.create({"task": config["task"]})).check(config, job + search)
+                _task(config).check(deepcopy(config), job)
         except OSError as error:  # a name too long, a folder that may not be read ...
             raise UserError(f"{error.filename} cannot be used: {error.strerror}") from error
-    return sweep
+    typed, (first, config) = of_the_run(overrides, config_dir), jobs[0]
+    if not sweeps and "sweep_dir" in map(key_of, first) and config["sweep_dir"] is not None:
+        # (a preset for sweeps may have one)
+        raise UserError("sweep_dir= has no meaning here: it belongs to a sweep, gentrain -m ...")
+    own = [override for override in typed if not is_hydras(override)]
+    return Command(base, config, own, [o for o in typed if is_hydras(o)], sweep, searches)
+
+
+def _check(config: dict[str, Any], sweeps: bool, taken: set[tuple[str, str]]) -> None:
+    from gentrain.config import check
+
+    check(config)
+    _refuse_processes(config["task"], sweeps)
+    _refuse_shared_directory(config, taken)
+
+
+def _check_plugins(own: DictConfig) -> bool:
+    """Whether a foreign sweeper decides on the jobs. UserError unless it and its launcher are installed."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.sweeper import Sweeper
+
+    from gentrain.sweeps.sweep import check_launcher
+
+    check_launcher(own.launcher)
+    target = own.sweeper.get("_target_")
+    if target not in {f"{kind.__module__}.{kind.__name__}" for kind in Plugins.instance().discover(Sweeper)}:
+        raise UserError(f"hydra/sweeper: {target} is no sweeper that is installed here; leave it away")
+    return not str(target).endswith(".BasicSweeper")
 
 
 def _sweep(
     jobs: list[tuple[list[str], dict[str, Any]]],
     choices: dict[str, list[str]],
     own: DictConfig,
-    of_hydra: list[str],
     fixed: list[str],
-) -> Sweep | None:
-    """None for a single command, and for a foreign sweeper: it decides as it goes, and launches by itself."""
-    if own.mode != RunMode.MULTIRUN:
-        typed = [override.lstrip("+").partition("=")[0] for override in jobs[0][0]]
-        if "sweep_dir" in typed and jobs[0][1]["sweep_dir"] is not None:  # a preset for sweeps may have one
-            raise UserError("sweep_dir= has no meaning here: it belongs to a sweep, gentrain -m ...")
-        return None
+    config_dir: str | None,
+) -> Sweep:
     from gentrain.sweeps.sweep import plan_sweep
 
-    if not str(own.sweeper["_target_"]).endswith(".BasicSweeper"):
-        return None
-    if any(override.lstrip("+~").startswith("hydra.sweep.") for override in of_hydra):
+    if any(key_of(override).startswith("hydra.sweep.") for override in fixed):
         raise UserError("hydra.sweep. is set by gentrain; name the folder of a sweep with sweep_dir=")
     varied = [key.lstrip("+~") for key, texts in choices.items() if len(texts) > 1]
+    flags = [override for override in fixed if key_of(override) == "hydra.searchpath"]
+    if config_dir is not None:
+        flags += ["--config-dir", str(Path(config_dir).resolve())]
     launcher = OmegaConf.to_container(own.launcher, resolve=True)
-    return plan_sweep(jobs, varied, of_hydra, fixed, launcher)  # type: ignore[arg-type]
+    return plan_sweep(jobs, varied, flags, fixed, launcher)  # type: ignore[arg-type]
 
 
 def _as_it_will_run(config: dict[str, Any], sweep: Sweep, number: int) -> dict[str, Any]:
@@ -217,7 +273,7 @@ def _as_it_will_run(config: dict[str, Any], sweep: Sweep, number: int) -> dict[s
     place = config["device"]
     if str(sweep.launcher["_target_"]).endswith("SlurmLauncher"):
         place = place | {"name": "auto", "precision": "auto"}
-    return config | {"device": place, "run_dir": str(job.directory) if job.owned else config["run_dir"]}
+    return {**job.config, "device": place}
 
 
 def _refuse_processes(task: str, multirun: bool) -> None:
@@ -270,11 +326,13 @@ def _status_of_print() -> int:
 
 def _is_hydras(error: Exception) -> bool:
     """Hydra says some mistakes with a bare ValueError; one from anywhere else is a failure of ours."""
+    if isinstance(error, HydraException | YAMLError):
+        return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    return isinstance(error, YAMLError) or module.split(".")[0] in ("hydra", "omegaconf")
+    return module.split(".")[0] in ("hydra", "omegaconf")
 
 
 def _sentence(error: Exception) -> str:
@@ -284,5 +342,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         options = list(error.options or [])
-        return f"{group}={choice} is not known{suggestion(choice, options)}; choose from {', '.join(options)}"
-    return " ".join(str(error).split())
+        choose = f"; choose from {', '.join(options)}" if options else ""
+        return f"{group}={choice} is not known{suggestion(choice, options)}{choose}"
+    said: BaseException | None = error
+    while said is not None and not str(said).strip():  # Hydra may leave it to the cause
+        said = said.__cause__ or said.__context__
+    return " ".join(str(said or type(error).__name__).split())

@@ -61,7 +61,8 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(
-                f"{key} is not a setting{suggestion(key, known)}{_elsewhere(key)}; see gentrain --help"
+                f"{key or repr(key)} is not a setting{suggestion(key, known)}{_elsewhere(key)}; "
+                "see gentrain --help"
             )
     for section in SECTIONS:
         if not isinstance(config.get(section), Mapping):
@@ -199,9 +200,20 @@ def expected(annotation: Any) -> str:
 
 # ---- what may change between a run and its continuation ------------------------------------------------
 
+# What makes no other result: what is logged, drawn and kept (unless a rollback goes back to it),
+# and what only stops a run before its first step.
+OF_THE_RECORD = (
+    "train.log_every_steps",
+    "train.sample_every_steps",
+    "train.save_every_steps",
+    "train.keep_last",
+)
+NO_OTHER_RESULT = (*OF_THE_RECORD, "data.on_bad", "data.allow_changed")
+# Whole keys and whole sections. The sentence that refuses others is made of the same.
 MAY_CHANGE = (
     "train.max_steps",
-    "train.keep_last",
+    *NO_OTHER_RESULT,
+    "train.eval_every_steps",  # on which best.pt depends
     "train.on_alarm",
     "train.max_rollbacks",
     "train.frechet_samples",
@@ -209,8 +221,6 @@ MAY_CHANGE = (
     "device",
     "data.root",
     "data.repo",
-    "data.on_bad",
-    "data.allow_changed",
 )
 NOT_PART_OF_A_RUN = (
     "run_dir",
@@ -237,8 +247,13 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def under(key: str, names: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of these, or in a section that is one of these."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
 def may_change(key: str) -> bool:
-    return key.startswith(MAY_CHANGE) or (key.startswith("train.") and key.endswith("_every_steps"))
+    return under(key, MAY_CHANGE)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

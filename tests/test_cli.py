@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from conftest import Command
 
 import gentrain as library
 from gentrain import registry
+from gentrain.config import MAY_CHANGE
+from gentrain.sweeps.naming import quoted
 
 
 @pytest.mark.parametrize(
@@ -278,3 +282,79 @@ def test_a_directory_with_some_other_config(text: str, gentrain: Command, tiny: 
         outcome = gentrain(*arguments)
         assert outcome.status == 2, outcome.err
         assert outcome.err.count("\n") == 1
+
+
+PRINTING = [
+    ["--version"],
+    ["--help"],
+    ["--hydra-help"],
+    ["--cfg", "job"],
+    ["--info", "config"],
+    ["-sc", "install=bash"],
+]
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=[" ".join(arguments) for arguments in PRINTING])
+def test_what_only_prints_where_it_cannot(arguments: list[str], tmp_path: Path) -> None:
+    """A reader that has gone away (| head) is no failure; a full disk is one, in a sentence."""
+    command = [sys.executable, "-m", "gentrain", *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "gentrain: stdout cannot be written to (No space left on device), so the answer is lost\n",
+    )
+
+
+ODD = [
+    "1: x", "null: x", "true: x", "2.5: x", "? [a, b]\n: x", "2001-01-01: x", "'': x", "'a b': x", "!!binary aGk=: 1",
+    "model: {1: 2}", "model: {null: 2}", "train: {2.5: 2}", "data: {'': 3}", "runs: {1: 2}", "hydra: {1: 2}",
+    "hydra: null", "hydra: 3", "hydra: [1]", "hydra: {launcher: null}", "hydra: {mode: x}", "hydra: {job: null}",
+    "hydra: {job: {env_copy: [NOPE]}}", "hydra: {callbacks: 3}", "hydra: {job_logging: null}", "hydra: {overrides: null}",
+    "hydra: {searchpath: [x]}", "seed: ${hydra:job.num}", "seed: ${a.b}", "seed: ${oc.env:NOPE}", "seed: ${", "seed: ${nope:}",
+    "model: ${model}", "model: null", "model: [1]", "defaults: [nope]", "defaults: 3", "defaults: [{1: 2}]", "defaults: [null]",
+    "<<: 3", "seed: !!python/object/apply:os.getcwd []", "- a", "3", "\0", "\xff", "a: &a [*a]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_an_odd_preset_gets_a_sentence(text: str, gentrain: Command, tmp_path: Path) -> None:
+    """Whether it trains, is looked at, or is only printed: no traceback, and never "gentrain:" and nothing else."""
+    preset = tmp_path / "mine/experiment/x.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_bytes(f"# @package _global_\n{text}\n".encode("latin-1"))
+    for arguments in (["data=folder"], ["--cfg", "job"]):
+        outcome = gentrain("--config-dir", str(tmp_path / "mine"), *arguments, "experiment=x")
+        if outcome.status == 0:
+            assert arguments[0].startswith("--"), outcome  # it may print what could not be run
+            continue
+        assert outcome.status == 2, outcome
+        assert re.fullmatch(r"gentrain: \S.{10,}\n", outcome.err), outcome.err
+        assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_refusal_on_resume_is_made_of_the_table(gentrain: Command, tiny: list[str]) -> None:
+    assert gentrain(*tiny, "train.max_steps=1", "run_dir=run").status == 0
+    outcome = gentrain("resume=run", "seed=5")
+    assert outcome.status == 2
+    said = outcome.err.partition("may change only ")[2].partition(";")[0]
+    assert tuple(said.split(", ")) == MAY_CHANGE
+
+
+@pytest.mark.parametrize("name", ["my_target_dir", "_target_", "{_target_: pathlib.Path.touch, self: x}"])
+def test_what_reads_like_code_and_is_a_value(
+    name: str, gentrain: Command, tiny: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    """What the composed config holds decides, and there it is text: in a run, a sweep, on resume, for a task."""
+    (tmp_path / name).symlink_to(pictures)
+    command = [*tiny, f"data.root={quoted(tmp_path / name)}", "train.max_steps=1"]
+    assert gentrain(*command, f"run_dir={quoted(name)}").status == 0
+    assert gentrain(f"resume={quoted(name)}", "train.max_steps=2").status == 0
+    assert gentrain("task=sample", f"run={quoted(name)}", "sample.count=1").status == 0
+    assert gentrain("-m", *command, "seed=1", f"sweep_dir={quoted(f'{name} sweep')}").status == 0
+    assert not Path("x").exists()

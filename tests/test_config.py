@@ -13,6 +13,7 @@ from gentrain import registry
 from gentrain.cli import check_jobs
 from gentrain.composing import CONFIG_DIR
 from gentrain.config import (
+    MAY_CHANGE,
     Schema,
     differences,
     expected,
@@ -119,6 +120,26 @@ def test_differences_leave_out_what_is_not_the_run() -> None:
         "train.max_steps": (1, 9),
     }
     assert [key for key in changed if may_change(key)] == ["train.max_steps"]
+
+
+@pytest.mark.parametrize("key", MAY_CHANGE)
+def test_what_may_change_is_a_whole_key_or_a_whole_section(key: str) -> None:
+    schemas: dict[str, set[str]] = {"device": set(schema_of(Device)), "train": set(schema_of(Train))}
+    schemas["data"] = set(schema_of(View)).union(*(schema for group, _, schema in NAMED if group == "data"))
+    schemas["optimizer"] = set().union(*(schema for group, _, schema in NAMED if group == "optimizer"))
+    section, _, name = key.partition(".")
+    assert not name or name in schemas[section], f"{key} is no setting"
+    inside = [key] if name else [f"{key}.{name}" for name in schemas[key]]
+    assert all(map(may_change, inside))
+    for other in (f"{key}_whatever", f"{key}sitory", f"x{key}", f"model.{name or key}", key[:-1]):
+        assert not may_change(other), other
+
+
+def test_each_cadence_of_the_loop_may_change_and_no_other() -> None:
+    for name in schema_of(Train):
+        assert may_change(f"train.{name}") or not name.endswith("_every_steps"), name
+    assert not may_change("model.alarm_every_steps")
+    assert not may_change("train.batch_size")
 
 
 def test_hydras_own_targets_are_let_through_and_no_others() -> None:

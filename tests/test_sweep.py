@@ -21,8 +21,9 @@ from conftest import Command
 from families import FAMILIES, assert_same_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gentrain import checkpoint, cli
+from gentrain import checkpoint, cli, composing
 from gentrain.comparison.comparison import collect
+from gentrain.config import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
 from gentrain.rundir import RunDir
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, _why
@@ -98,22 +99,23 @@ def test_a_folder_of_any_name_is_one_value_to_hydra(text: str) -> None:
 
 
 def test_what_a_job_is(tmp_path: Path) -> None:
-    """Intervals and the device are no part of it unless they are varied; everything else is."""
-    config = {
-        "seed": 1,
-        "run_dir": None,
-        "sweep_dir": "x",
-        "device": {"name": "cpu", "threads": 1},
-        "train": {"max_steps": 5, "save_every_steps": 2, "keep_last": 3},
-        "data": {"root": str(tmp_path)},
-    }
-    same = {**config, "sweep_dir": None, "device": {"name": "cuda", "threads": 4}}
-    same["train"] = {"max_steps": 5, "save_every_steps": 3, "keep_last": 1}
-    assert digest(identity(config, ["seed"])) == digest(identity(same, ["seed"]))
-    for varied in (["device"], ["device.threads"], ["train.save_every_steps"]):
-        assert digest(identity(config, varied)) != digest(identity(same, varied))
-    longer = {**config, "train": {**config["train"], "max_steps": 6}}  # type: ignore[dict-item]
-    assert digest(identity(config, [])) != digest(identity(longer, []))
+    """Everything that a config has, but where it lies and what the table says makes no other result."""
+    with composing.engine(None):
+        config = composing.compose_again(["model=gan", "data=folder", f"data.root={tmp_path}"])
+    code = digest(identity(config, []))
+    for key in flat(config):
+        section, _, name = key.rpartition(".")
+        other = (
+            {**config, section: {**config[section], name: "other"}} if section else {**config, key: "other"}
+        )
+        same = under(key, ("run_dir", "sweep_dir", *NO_OTHER_RESULT))
+        assert (digest(identity(other, [])) == code) is same, key
+        assert digest(identity(other, [key])) != digest(identity(config, [key])), key
+        rolls = {**other, "train": {**other["train"], "on_alarm": "rollback"}}
+        if key in OF_THE_RECORD:  # a rollback goes back to what was saved and kept
+            assert digest(identity(rolls, [])) != digest(
+                identity({**rolls, "train": {**config["train"], "on_alarm": "rollback"}}, [])
+            ), key
 
 
 def test_a_job_is_the_same_while_its_pictures_are_away(
@@ -203,14 +205,16 @@ def test_a_preset_for_sweeps_may_name_their_folder(gentrain: Command, tmp_path: 
     preset.parent.mkdir(parents=True)
     preset.write_text("# @package _global_\nsweep_dir: wide\n")
     mine = str(tmp_path / "it's mine")
-    sweep = cli.check_jobs(["experiment=wide", "seed=1,2"], multirun=True, config_dir=mine)
+    sweep = cli.check_jobs(["experiment=wide", "seed=1,2"], multirun=True, config_dir=mine).sweep
     assert sweep is not None and sweep.folder == Path("wide")
     for job in sweep.jobs:
-        assert cli.check_jobs([*job.overrides, "hydra.mode=RUN"], multirun=False, config_dir=mine) is None
+        again = cli.check_jobs([*job.overrides, "hydra.mode=RUN"], multirun=False, config_dir=mine)
+        assert again.sweep is None
+        assert again.config == {**job.config, "sweep_dir": "wide"}
 
 
 def test_a_glob_is_every_choice_that_fits() -> None:
-    sweep = cli.check_jobs(["model=glob(p*)"], multirun=True, config_dir=None)
+    sweep = cli.check_jobs(["model=glob(p*)"], multirun=True, config_dir=None).sweep
     assert sweep is not None
     assert [job.settings["model"] for job in sweep.jobs] == ["pixelcnn", "pixelrnn"]
 
@@ -477,12 +481,12 @@ def test_what_is_left_of_a_sweep_has_the_threads_that_it_had(
     launched: list[Launch] = []
     monkeypatch.setattr(
         "gentrain.sweeps.sweep._with_hydra",
-        lambda _sweep, _jobs, carry_out, _: launched.append(*carry_out.args),
+        lambda _sweep, _jobs, carry_out: launched.append(*carry_out.args),
     )
     jobs = tuple(Job(f"seed-{n}", (), {"seed": str(n)}, tmp_path / str(n), True) for n in range(4))
     launcher = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
     for left in (jobs, jobs[3:]):
-        _launch(Sweep(tmp_path, jobs, (), (), launcher), left, lambda _: None, "")
+        _launch(Sweep(tmp_path, jobs, (), (), launcher), left, lambda *_: None)
     assert [launch.environment["OMP_NUM_THREADS"] for launch in launched] == ["4", "4"]
 
 

@@ -32,6 +32,9 @@ POLL_SECONDS = 0.1
 FORGIVING = tuple(128 + number for number in SIGNALS)  # exit statuses of a run that was told to stop
 
 
+Run = Callable[[dict[str, Any], list[str]], None]  # carries out a job: its config, and its overrides
+
+
 @dataclass(frozen=True)
 class Launch:
     """What is launched. Sent to other processes, so plain data."""
@@ -61,8 +64,11 @@ def settled_meanwhile(launch: Launch, job: Job, asks_lock: bool = True) -> bool:
     return True
 
 
-def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: DictConfig) -> None:
-    """One after the other, as if each had been typed alone. Raises Interrupted."""
+def in_this_process(launch: Launch, run: Run, _cfg: DictConfig) -> None:
+    """One after the other, as if each had been typed alone, with the config that was checked.
+
+    Raises Interrupted.
+    """
     import torch
 
     job = launch.current()
@@ -74,7 +80,7 @@ def in_this_process(launch: Launch, run: Callable[[DictConfig], None], cfg: Dict
     busy = False
     states.write_record(launch.folder, job, states.RUNNING, 0.0, None)
     try:
-        run(cfg)
+        run(dict(job.config), list(job.overrides))
         status = states.FINISHED
     except Busy:
         busy = True

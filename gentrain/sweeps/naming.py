@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gentrain.config import flat
+from gentrain.config import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
 from gentrain.errors import UserError
 from gentrain.files import expanded
 
@@ -18,8 +18,6 @@ READABLE = 60  # letters of a name, before the hash
 DIGITS = 16  # of the hash, hexadecimal: 64 bits
 DEFAULT = Path("outputs/sweeps")
 
-# What makes no other result: a job is the same one with and without these, unless the sweep varies them.
-_IRRELEVANT = ("run_dir", "sweep_dir", "device", "train.keep_last", "data.on_bad", "data.allow_changed")
 _PATHS = ("data.root", "init_from", "resume", "run")
 
 
@@ -32,20 +30,21 @@ class Job:
     settings: dict[str, str]  # what the sweep varies, as typed
     directory: Path | None  # the run it makes or goes on in; None for tasks on runs that are there
     owned: bool  # that run is the sweep's own
+    config: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # as it was checked, and as it is run in this process
 
 
 def identity(config: Mapping[str, Any], varied: Iterable[str]) -> dict[str, Any]:
-    """The settings that make a job what it is: all but intervals and the device, and whatever is varied."""
+    """The settings that make a job what it is: all that may change its result, and whatever is varied."""
+    uncounted = ["run_dir", "sweep_dir", *NO_OTHER_RESULT]
+    if config.get("train", {}).get("on_alarm") == "rollback":  # to a checkpoint that was saved and kept
+        uncounted = [key for key in uncounted if key not in OF_THE_RECORD]
     kept = {}
     for key, value in flat(config).items():
-        counted = any(key == name or key.startswith(f"{name}.") for name in varied)
-        if counted or not (_under(key, _IRRELEVANT) or key.endswith("_every_steps")):
+        if under(key, tuple(varied)) or not under(key, tuple(uncounted)):
             kept[key] = _absolute(key, value) if isinstance(value, str) else value
     return kept
-
-
-def _under(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _absolute(key: str, value: str) -> str:

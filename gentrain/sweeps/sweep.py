@@ -13,13 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from gentrain.composing import is_hydras, key_of
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.files import expanded
 from gentrain.signals import StopRequest
 from gentrain.sweeps import state as states
-from gentrain.sweeps.jobs import Launch, in_a_process, in_this_process, stop_file, under_submitit
+from gentrain.sweeps.jobs import Launch, Run, in_a_process, in_this_process, stop_file, under_submitit
 from gentrain.sweeps.naming import Job, digest, identity, job_directory, job_name, quoted, sweep_folder
 from gentrain.sweeps.report import print_table, write_report
 
@@ -36,7 +42,7 @@ class Sweep:
 
     folder: Path
     jobs: tuple[Job, ...]
-    hydra: tuple[str, ...]  # its overrides of Hydra itself
+    flags: tuple[str, ...]  # that a job in a process of its own needs, to find the same configs
     fixed: tuple[str, ...]  # what it overrides for all jobs, Hydra's included
     launcher: Mapping[str, Any]  # the composed config of the launcher
 
@@ -44,16 +50,15 @@ class Sweep:
 def plan_sweep(
     jobs: Sequence[tuple[Sequence[str], Mapping[str, Any]]],
     varied: Sequence[str],
-    hydra: Sequence[str],
+    flags: Sequence[str],
     fixed: Sequence[str],
     launcher: Mapping[str, Any],
 ) -> Sweep:
     """From each job's overrides and composed config. Raises UserError; writes nothing.
 
-    `varied`: the keys that have several values; `hydra`: the overrides of Hydra itself; `fixed`: these, and
-    all others that are the same for every job; `launcher` is composed of them.
+    `varied`: the keys that have several values; `flags`: of each job's own process; `fixed`: the overrides
+    that are the same for every job, those of Hydra itself included; `launcher` is composed of them.
     """
-    _check_launcher(launcher)
     codes = [digest(identity(config, varied)) for _, config in jobs]
     folder = sweep_folder(jobs[0][1]["sweep_dir"], varied, codes)
     made: list[Job] = []
@@ -62,21 +67,19 @@ def plan_sweep(
         if code in codes[: len(made)]:
             words = ", ".join(f"{key}={value}" for key, value in settings.items()) or "all the same settings"
             raise UserError(f"two jobs of this sweep are the same ({words}); leave one of them away")
-        own = [text for text in overrides if not _key(text).startswith(("hydra", "sweep_dir"))]
+        own = [text for text in overrides if not is_hydras(text) and key_of(text) != "sweep_dir"]
         directory, owned = _directory(config, folder, job_name(settings, code), code)
         name = directory.name if owned and directory else job_name(settings, code)
         if owned and directory:
             own.append(f"run_dir={quoted(directory)}")
-        made.append(Job(name, tuple(own), settings, directory, owned))
-    return Sweep(folder, tuple(made), tuple(hydra), tuple(fixed), launcher)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+        run_dir = str(directory) if owned else config["run_dir"]
+        run = {**config, "run_dir": run_dir, "sweep_dir": None}
+        made.append(Job(name, tuple(own), settings, directory, owned, run))
+    return Sweep(folder, tuple(made), tuple(flags), tuple(fixed), launcher)
 
 
 def _settings(overrides: Sequence[str], varied: Sequence[str]) -> dict[str, str]:
-    texts = {_key(text): text.partition("=")[2] for text in overrides}
+    texts = {key_of(text): text.partition("=")[2] for text in overrides}
     return {key: texts[key] for key in varied}
 
 
@@ -94,11 +97,19 @@ def _directory(config: Mapping[str, Any], folder: Path, name: str, code: str) ->
     return job_directory(folder, name, code), True
 
 
-def _check_launcher(launcher: Mapping[str, Any]) -> None:
-    """UserError if what it needs is not installed, or it would run no jobs."""
+def check_launcher(launcher: Any) -> None:
+    """UserError if it is none, if what it needs is not installed, or it would run no jobs."""
+    if not isinstance(launcher, Mapping | DictConfig) or "_target_" not in launcher:
+        raise UserError(f"hydra.launcher={launcher} is no launcher; choose one with hydra/launcher=")
     package = ".".join(str(launcher["_target_"]).split(".")[:2])
     if package in EXTRAS and not _installed(package):
         raise UserError(f"this launcher needs {package.partition('.')[2]}: {EXTRAS[package]}")
+    if launcher["_target_"] not in {
+        f"{c.__module__}.{c.__name__}" for c in Plugins.instance().discover(Launcher)
+    }:
+        raise UserError(
+            f"hydra/launcher: {launcher['_target_']} is no launcher that is installed here; choose another"
+        )
     if str(launcher["_target_"]).endswith("SlurmLauncher") and shutil.which("srun") is None:
         raise UserError("hydra/launcher=slurm finds no srun here; start the command where SLURM is")
     at_once = launcher.get("n_jobs", 1)
@@ -119,10 +130,10 @@ def _installed(package: str) -> bool:
 # ---- carrying it out ---------------------------------------------------------------------------------------
 
 
-def run_sweep(sweep: Sweep, run: Callable[[DictConfig], None], config_dir: str) -> int:
+def run_sweep(sweep: Sweep, run: Run) -> int:
     """Carry out what is left to do, print the table, write sweep.json; the exit status.
 
-    `run` carries out one composed job in this process.
+    `run` carries out one job in this process. In an `engine` of composing.py.
     """
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +145,7 @@ def run_sweep(sweep: Sweep, run: Callable[[DictConfig], None], config_dir: str) 
     status = 0
     if left:
         try:
-            _launch(sweep, left, run, config_dir)
+            _launch(sweep, left, run)
         except Interrupted as error:
             status = error.exit_status
         except KeyboardInterrupt:
@@ -164,27 +175,28 @@ def _is_left(folder: Path, job: Job) -> bool:
     return True
 
 
-def _launch(sweep: Sweep, jobs: Sequence[Job], run: Callable[[DictConfig], None], config_dir: str) -> None:
+def _launch(sweep: Sweep, jobs: Sequence[Job], run: Run) -> None:
     """Hand the jobs to the launcher of the config. Raises Interrupted."""
     target = str(sweep.launcher["_target_"])
     if target.endswith(".BasicLauncher"):
         with StopRequest():
             launch = Launch(sweep.folder, tuple(jobs))
-            _with_hydra(sweep, jobs, partial(in_this_process, launch, run), config_dir)
+            _with_hydra(sweep, jobs, partial(in_this_process, launch, run))
         return
-    flags = tuple(text for text in sweep.hydra if text.startswith("hydra.searchpath"))
     if target.startswith(SUBMITIT):
-        launch = Launch(sweep.folder, tuple(jobs), flags)
+        launch = Launch(sweep.folder, tuple(jobs), sweep.flags)
         print(f"{len(jobs)} jobs are queued; Ctrl-C stops waiting for them, not them", flush=True)
         with StopRequest():
-            _with_hydra(sweep, jobs, partial(under_submitit, launch), config_dir)
+            _with_hydra(sweep, jobs, partial(under_submitit, launch))
         return
     with ExitStack() as held:
         stop = held.enter_context(stop_file())
         request = held.enter_context(StopRequest("jobs finish their step and save", stop.touch))
         request.graceful = True
-        launch = Launch(sweep.folder, tuple(jobs), flags, stop, _threads(sweep.launcher, len(sweep.jobs)))
-        _with_hydra(sweep, jobs, partial(in_a_process, launch), config_dir)
+        launch = Launch(
+            sweep.folder, tuple(jobs), sweep.flags, stop, _threads(sweep.launcher, len(sweep.jobs))
+        )
+        _with_hydra(sweep, jobs, partial(in_a_process, launch))
         if request.requested:
             raise Interrupted(request.exit_status)
 
@@ -207,29 +219,21 @@ def _threads(launcher: Mapping[str, Any], jobs: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
 
 
-def _with_hydra(
-    sweep: Sweep, jobs: Sequence[Job], function: Callable[[DictConfig], None], config_dir: str
-) -> None:
+def _with_hydra(sweep: Sweep, jobs: Sequence[Job], function: Callable[[DictConfig], None]) -> None:
     """What Hydra's own sweeper does, which cannot leave jobs out and raises at the first failure."""
-    import hydra
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    with hydra.initialize_config_dir(config_dir, version_base="1.3"):
-        engine = GlobalHydra.instance().hydra
-        assert engine is not None
-        overrides = [*sweep.fixed, f"hydra.sweep.dir={quoted(sweep.folder.absolute())}"]
-        config = engine.compose_config("config", overrides, RunMode.MULTIRUN)
-        context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(config))
-        launcher = Plugins.instance().instantiate_launcher(context, function, config)
-        try:
-            launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
-        except RuntimeError as error:  # a worker of joblib's or a job of SLURM's is gone
-            reason = " ".join(str(error).split())[:300]
-            queued = str(sweep.launcher["_target_"]).startswith(SUBMITIT)
-            others = "; the other jobs in the queue go on" if queued else ""
-            raise RunFailed(
-                f"the launcher has lost a process: {reason}{others}; the same command goes on"
-            ) from error
+    engine = GlobalHydra.instance().hydra
+    assert engine is not None
+    overrides = [*sweep.fixed, f"hydra.sweep.dir={quoted(sweep.folder.absolute())}"]
+    config = engine.compose_config("config", overrides, RunMode.MULTIRUN)
+    check_launcher(config.hydra.launcher)  # this one is used
+    context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks())
+    launcher = Plugins.instance().instantiate_launcher(context, function, config)
+    try:
+        launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
+    except RuntimeError as error:  # a worker of joblib's or a job of SLURM's is gone
+        reason = " ".join(str(error).split())[:300]
+        queued = str(sweep.launcher["_target_"]).startswith(SUBMITIT)
+        others = "; the other jobs in the queue go on" if queued else ""
+        raise RunFailed(
+            f"the launcher has lost a process: {reason}{others}; the same command goes on"
+        ) from error

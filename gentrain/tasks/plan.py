@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gentrain.build import check_buildable, check_same_in_parts
-from gentrain.config import check, differences, may_change
+from gentrain.config import MAY_CHANGE, check, differences, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.rundir import is_run, may_begin
@@ -155,6 +155,6 @@ def _allowed_changes(saved: Mapping[str, Any], new: Mapping[str, Any], run: Path
     if refused:
         raise UserError(
             f"{run} was trained with other settings: {', '.join(refused)}; a resumed run may change only "
-            "train.max_steps, intervals, device and optimizer.lr, so choose another run_dir for a new run"
+            f"{', '.join(MAY_CHANGE)}; choose another run_dir for a new run"
         )
     return tuple(f"{key}: {old} -> {now}" for key, (old, now) in changed.items())
