@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import os
 import sys
 from copy import deepcopy
@@ -163,7 +164,11 @@ def _show(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         elif args.shell_completion:
             hydra.shell_completion("config", overrides)
         else:
-            hydra.show_info(args.info, "config", overrides)
+            handlers = list(logging.root.handlers)
+            try:
+                hydra.show_info(args.info, "config", overrides)
+            finally:
+                logging.root.handlers = handlers  # what it logs with is not for what comes after it
 
 
 def _parser() -> argparse.ArgumentParser:
