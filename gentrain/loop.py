@@ -145,7 +145,9 @@ def _duties(this: Fit, state: State, names: list[str]) -> list[str]:
 
 
 def _evaluate(this: Fit, state: State) -> bool:
-    """Log the means over the validation split, and keep the best checkpoint. False if stopped."""
+    """Log the means over the validation split, if any, and keep the best checkpoint. False if stopped."""
+    if len(this.valid) == 0:
+        return True
     figures = evaluate_split(
         this.learner.eval_step, this.valid, this.settings.batch_size, this.seed, this.stop.agree
     )
@@ -206,7 +208,7 @@ def _sample(this: Fit, state: State) -> bool:
     levels = this.valid.view.levels
     this.tracker.pictures(state.step, "samples", to_picture(torch.cat(drawn), levels))
     originals = this.valid.first(RECONSTRUCTIONS)
-    rebuilt = this.learner.reconstruct(originals)
+    rebuilt = this.learner.reconstruct(originals) if len(originals) else None
     if rebuilt is not None:
         pairs = torch.stack([originals, rebuilt.to(originals.device)], 1).flatten(0, 1)
         this.tracker.pictures(state.step, "reconstructions", to_picture(pairs, levels))

@@ -16,7 +16,7 @@ from gentrain.data.folder import Folder
 from gentrain.data.huggingface import HuggingFace
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.ranges import AtLeast, Below, Between
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AnimeFaces:
     count: Annotated[int, AtLeast(1)] | None
     fit: Fit
     background: str
-    held_out: Annotated[float, Above(0), Below(0.5)]
+    held_out: Annotated[float, AtLeast(0), Below(0.5)]
 
     def check(self) -> None:
         self._inner.check()

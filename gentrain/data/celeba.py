@@ -84,6 +84,7 @@ class CelebA:
         refuse_vanished(files.pictures, str(files.pictures))
         names = decoded.extras
         given = np.array([homes[name] for name in names], np.int64)
+        splitting.refuse_lost(set(homes.values()), given, "CelebA")
         parts = splitting.split(decoded.hashes_N, given, 0, self.count, "CelebA")
         chosen = [names[row] for row in parts.order]
         return Packed(

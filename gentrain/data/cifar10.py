@@ -21,7 +21,7 @@ from gentrain.data.downloads import downloads_dir, fetch, root_of
 from gentrain.data.entries import signature
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.ranges import AtLeast, Below, Between
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BINARY, BINARY_TAR = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"
@@ -41,7 +41,7 @@ class CIFAR10:
     size: Annotated[int, Between(8, 512)]
     channels: Literal[1, 3]
     count: Annotated[int, AtLeast(1)] | None
-    held_out: Annotated[float, Above(0), Below(0.5)]
+    held_out: Annotated[float, AtLeast(0), Below(0.5)]
 
     def check(self) -> None:
         root_of(self.root)

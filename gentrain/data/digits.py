@@ -16,7 +16,7 @@ import numpy as np
 from gentrain.data.arrays import Native, pack_native
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.ranges import AtLeast, Below, Between
 
 BRIGHTEST = 16
 
@@ -28,7 +28,7 @@ class Digits:
     size: Annotated[int, Between(8, 512)]
     channels: Literal[1, 3]
     count: Annotated[int, AtLeast(1)] | None
-    held_out: Annotated[float, Above(0), Below(0.5)]
+    held_out: Annotated[float, AtLeast(0), Below(0.5)]
 
     def check(self) -> None:
         if find_spec("sklearn") is None:

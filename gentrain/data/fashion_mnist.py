@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from gentrain.data import idx
 from gentrain.data.arrays import pack_native
 from gentrain.data.packed import Packed, Progress
-from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.ranges import AtLeast, Below, Between
 
 
 def _download(root: Path) -> None:
@@ -48,7 +48,7 @@ class FashionMNIST:
     size: Annotated[int, Between(8, 512)]
     channels: Literal[1, 3]
     count: Annotated[int, AtLeast(1)] | None
-    held_out: Annotated[float, Above(0), Below(0.5)]
+    held_out: Annotated[float, AtLeast(0), Below(0.5)]
 
     def check(self) -> None:
         idx.on_disk(DATA, self.root)

@@ -25,7 +25,7 @@ from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import Decoded, arrange, decode_all
 from gentrain.errors import UserError
 from gentrain.files import expanded
-from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.ranges import AtLeast, Below, Between
 
 OWN_SPLITS = {"train": splitting.TRAIN, "test": splitting.TEST}
 OWN_SPLITS |= dict.fromkeys(("valid", "val", "validation"), splitting.VALID)
@@ -42,7 +42,7 @@ class Folder:
     count: Annotated[int, AtLeast(1)] | None
     fit: Fit
     background: str
-    held_out: Annotated[float, Above(0), Below(0.5)]
+    held_out: Annotated[float, AtLeast(0), Below(0.5)]
     verify: Literal["times", "content"]
 
     def check(self) -> None:

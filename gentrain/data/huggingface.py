@@ -26,7 +26,7 @@ from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import arrange, decode_all
 from gentrain.errors import UserError, few
 from gentrain.files import expanded
-from gentrain.ranges import Above, AtLeast, Below, Between
+from gentrain.ranges import AtLeast, Below, Between
 
 READ_AHEAD = 16  # rows taken from the table at once
 MAX_CHOICES = 1_000  # as in lists: a column with more different values is no label
@@ -49,7 +49,7 @@ class HuggingFace:
     count: Annotated[int, AtLeast(1)] | None
     fit: Fit
     background: str
-    held_out: Annotated[float, Above(0), Below(0.5)]
+    held_out: Annotated[float, AtLeast(0), Below(0.5)]
 
     def check(self) -> None:
         if find_spec("datasets") is None:

@@ -13,6 +13,7 @@ import numpy as np
 from gentrain.data.packed import SPLITS
 from gentrain.errors import UserError
 
+SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)  # to be advised where splits would be empty
 TRAIN, VALID, TEST, ANY = 0, 1, 2, -1  # what a source says of a picture; ANY: nothing
 
 
@@ -36,10 +37,24 @@ def split(
 ) -> Split:
     """By 64-bit hashes. `held_out` is the share of the validation split, and again of the test split.
 
-    `count` is the number of training pictures at most. `what` names the data in a UserError, which is
-    raised if a split would be empty.
+    0 carves none: what the source does not bring itself is then empty. `count` is the number of training
+    pictures at most. `what` names the data in a UserError, which is raised if another split would be empty.
     """
     given_N = np.full(len(hashes_N), ANY) if given_N is None else given_N
+    rows, left_out = _rows(hashes_N, given_N, held_out)
+    wanted = [True, held_out > 0 or (given_N == VALID).any(), held_out > 0 or (given_N == TEST).any()]
+    for name, chosen, needed in zip(SPLITS, rows, wanted, strict=True):
+        if needed and len(chosen) == 0:
+            raise UserError(_empty(hashes_N, given_N, name, what))
+    rows[TRAIN] = rows[TRAIN][:count]
+    chosen = np.concatenate(rows)
+    counts = {name: len(part) for name, part in zip(SPLITS, rows, strict=True)}
+    duplicates = len(chosen) - len(np.unique(hashes_N[chosen]))
+    return Split(chosen, counts, {"duplicates": duplicates, "left_out": left_out})
+
+
+def _rows(hashes_N: np.ndarray, given_N: np.ndarray, held_out: float) -> tuple[list[np.ndarray], int]:
+    """The rows of each split, and how many are left out because an equal picture is held out."""
     order = np.argsort(hashes_N, kind="stable")
     shares, home = hashes_N[order] / 2.0**64, given_N[order]
     movable = np.isin(home, (ANY, TRAIN))
@@ -51,15 +66,19 @@ def split(
     hashes = hashes_N[order]
     leaks = (home == TRAIN) & np.isin(hashes, hashes[home != TRAIN])
     leaks |= (home == VALID) & np.isin(hashes, hashes[home == TEST])
-    rows = [order[(home == number) & ~leaks] for number in range(len(SPLITS))]
-    for name, chosen in zip(SPLITS, rows, strict=True):
-        if len(chosen) == 0:
-            raise UserError(
-                f"{what} has {len(hashes_N)} usable pictures, and none of them falls into the {name} split; "
-                "add more pictures, or change data.held_out"
-            )
-    rows[TRAIN] = rows[TRAIN][:count]
-    chosen = np.concatenate(rows)
-    counts = {name: len(part) for name, part in zip(SPLITS, rows, strict=True)}
-    duplicates = len(chosen) - len(np.unique(hashes_N[chosen]))
-    return Split(chosen, counts, {"duplicates": duplicates, "left_out": int(leaks.sum())})
+    return [order[(home == number) & ~leaks] for number in range(len(SPLITS))], int(leaks.sum())
+
+
+def _empty(hashes_N: np.ndarray, given_N: np.ndarray, name: str, what: str) -> str:
+    """What to type when no picture falls into a split."""
+    said = f"{what} has {len(hashes_N)} usable pictures, and none of them falls into the {name} split; "
+    choices = []
+    for share in SHARES:
+        rows, _ = _rows(hashes_N, given_N, share)
+        if all(len(part) for part in rows):
+            counts = ", ".join(f"{len(part)} {split}" for split, part in zip(SPLITS, rows, strict=True))
+            choices.append(f"data.held_out={share} ({counts})")
+            break
+    if len(_rows(hashes_N, given_N, 0)[0][TRAIN]):
+        choices.append("data.held_out=0 (all to train on; nothing is then validated or tested)")
+    return said + " or ".join([*(["type " + " or ".join(choices)] if choices else []), "add more pictures"])

@@ -29,7 +29,7 @@ def starts(
     if source == "noise":
         return None
     if source in ("valid", "test"):
-        packed = open_data_of(trained, config, progress)
+        packed = open_data_of(trained, config, source, progress)
         split = Images(packed.split(source), view_of(trained.config["data"]), torch.device("cpu"))
         return split.take(torch.arange(count) % len(split))
     path, shape = expanded(source), trained.shape

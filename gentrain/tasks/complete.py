@@ -53,7 +53,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     trained, settings, console = open_run(config), Settings(**config["complete"]), Console()
     complete = way_of(trained, Draw(settings.temperature), settings.steps)
     with preparing(console) as progress:
-        packed = open_data_of(trained, config, progress)
+        packed = open_data_of(trained, config, settings.split, progress)
     view = view_of(trained.config["data"])
     images = Images(packed.split(settings.split), view, torch.device("cpu"))
     x_NCHW, known_11HW = images.first(settings.count), mask(settings.known, trained.shape)

@@ -67,7 +67,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Writes <run>/evaluation.json and <run>/evaluate/nearest.png, and prints tables."""
     trained, settings, console = open_run(config), Settings(**config["evaluate"]), Console()
     with preparing(console) as progress:
-        packed = open_data_of(trained, config, progress)
+        packed = open_data_of(trained, config, settings.split, progress)
     # Before anything takes long: what cannot be done is said at once.
     count = _count(settings, packed, console)
     extractor = None if count is None else make_extractor(settings.extractor, trained.place.device)

@@ -72,7 +72,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     refuse_without_codes(trained, settings.between)
     if settings.between == "pictures":
         with preparing(console) as progress:
-            packed = open_data_of(trained, config, progress)
+            packed = open_data_of(trained, config, settings.split, progress)
         images = Images(packed.split(settings.split), view_of(trained.config["data"]), torch.device("cpu"))
         ends = between_pictures(trained, images, settings)
     else:

@@ -54,10 +54,11 @@ def open_run(config: Mapping[str, Any], average: bool = True) -> TrainedRun:
     return trained
 
 
-def open_data_of(trained: TrainedRun, config: Mapping[str, Any], progress: Progress) -> Packed:
+def open_data_of(trained: TrainedRun, config: Mapping[str, Any], split: str, progress: Progress) -> Packed:
     """The pictures that the run was trained on, wherever they are now; UserError if they have changed.
 
-    Their labels may: what asks for labels asks for today's.
+    UserError too if `split`, of which the task takes pictures, has none. Labels may have changed: what asks
+    for them asks for today's.
     """
     section = dict(trained.config["data"])
     moved = {
@@ -67,4 +68,10 @@ def open_data_of(trained: TrainedRun, config: Mapping[str, Any], progress: Progr
     if difference(trained.data_fingerprint, packed.fingerprint) == "pictures":
         changed = what_changed(trained.path, trained.config["data"]["name"], trained.data_fingerprint, packed)
         raise UserError(f"{changed} since the run was trained")
+    if not packed.counts[split]:
+        others = " and ".join(name for name in ("valid", "test") if packed.counts[name])
+        raise UserError(
+            f"task={config['task']} takes pictures of the {split} split, and the run's data has none "
+            f"(data.held_out=0{f'; it has {others}' if others else ''}); train with data.held_out above 0"
+        )
     return packed

@@ -61,7 +61,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
             f"task=probe needs features of pictures, and model={trained.config['model']['name']} has none"
         )
     with preparing(console) as progress:
-        packed = open_data_of(trained, config, progress)
+        packed = open_data_of(trained, config, settings.split, progress)
     column, label = choose_label(packed, settings.label)
     problem = make_problem(trained, packed, column, settings)
     with preparing(console, "probing") as progress:

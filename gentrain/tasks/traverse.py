@@ -69,7 +69,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     if not (isinstance(trained.model, Encodes) and isinstance(trained.model, Decodes)):
         raise UserError(f"task=traverse moves the codes of pictures, and model={family} has no such codes")
     with preparing(console) as progress:
-        packed = open_data_of(trained, config, progress)
+        packed = open_data_of(trained, config, settings.split, progress)
     images = Images(packed.split(settings.split), view_of(trained.config["data"]), torch.device("cpu"))
     if settings.picture is not None and settings.picture >= len(images):
         raise UserError(

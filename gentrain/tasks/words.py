@@ -79,6 +79,14 @@ def remarks(data: Packed, view: View) -> list[str]:
     if data.facts.get("ignored"):
         others = few([f"{count} {suffix}" for suffix, count in data.facts["ignored"].items()])
         said.append(f"not looked at: {others}")
+    if not data.counts["valid"]:
+        without = (
+            "neither a validation nor a test split" if not data.counts["test"] else "no validation split"
+        )
+        said.append(
+            f"{without} (data.held_out=0): there will be no validation figures and no best.pt"
+            + ("" if data.counts["test"] else ", and task=evaluate has nothing to measure on")
+        )
     if data.facts.get("remarks"):
         said.append(few(data.facts["remarks"], between="; "))
     if data.facts.get("duplicates"):

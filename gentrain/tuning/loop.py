@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from gentrain.data import open_data
-from gentrain.errors import Interrupted, RunFailed
+from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.progress import preparing, say
 from gentrain.tuning.plots import write_plots
 from gentrain.tuning.report import STATES, best_of, print_study, write_reports
@@ -22,6 +22,8 @@ def search_on(search: Search, console: Console, config_dir: str | None) -> None:
     """
     with preparing(console) as progress:
         data = open_data(search.config["data"], progress)  # what is wrong with the pictures fails no trial
+    if not data.counts["valid"]:
+        raise UserError("task=tune compares trials on the validation split; set data.held_out above 0")
     store = Store(search)
     store.check_pictures(data.fingerprint)
     say(console, f"study: {search.directory}; {search.metric}, {search.settings.direction}")
