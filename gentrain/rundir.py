@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import platform
 import shlex
@@ -28,7 +27,9 @@ from gentrain.data.whole import NotWhole, memory_map
 from gentrain.errors import Busy, UserError
 from gentrain.files import remove_half_written, sync_directory, write_atomically
 from gentrain.ranks import world_size
+from gentrain.records import META, read_meta, read_result
 from gentrain.stored_config import as_yaml
+from gentrain.stored_files import check_lock, dump_json
 
 BEGINNING = "beginning.yaml"  # config.yaml under another name, while a new run takes over from an old one
 # What a run has before it is one. Nothing else is ever removed.
@@ -83,6 +84,7 @@ class RunDir:
 
     def lock(self) -> None:
         """Hold the directory until the process ends, however it ends, else Busy."""
+        check_lock(self.path / ".lock")
         try:
             self._lock.acquire(timeout=A_LOOK_SECONDS)
         except filelock.Timeout as error:
@@ -121,8 +123,7 @@ class RunDir:
 
     def record_session(self, start_step: int, device: str, parameters: int, data: Mapping[str, Any]) -> None:
         """Add this process to meta.json: what was typed, with which versions, on what, from which step."""
-        file = self.path / "meta.json"
-        meta = json.loads(file.read_text()) if file.exists() else {"sessions": []}
+        meta = read_meta(self.path)
         meta["parameters"] = parameters
         meta["data"] = dict(data)
         meta["sessions"].append(
@@ -138,19 +139,17 @@ class RunDir:
                 "versions": versions(),
             }
         )
-        write_json(file, meta)
+        write_json(self.path / META, meta)
 
     def record_measure(self, tag: str, how: str) -> None:
         """Add to meta.json how a figure of training is measured: for who compares it with another run's."""
-        file = self.path / "meta.json"
-        meta = json.loads(file.read_text())
+        meta = read_meta(self.path)
         meta["measured"] = meta.get("measured", {}) | {tag: how}
-        write_json(file, meta)
+        write_json(self.path / META, meta)
 
     def processes_before(self) -> int:
         """How many processes the last session of this run had."""
-        file = self.path / "meta.json"
-        sessions = json.loads(file.read_text())["sessions"] if file.exists() else []
+        sessions = read_meta(self.path)["sessions"]
         return sessions[-1].get("processes", 1) if sessions else world_size()
 
     def record_images(self, data: Packed) -> None:
@@ -165,8 +164,7 @@ class RunDir:
         write_json(self.path / "result.json", {"status": status, "step": step, "metrics": dict(metrics)})
 
     def read_result(self) -> dict[str, Any]:
-        file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        return read_result(self.path)
 
 
 def _images_file(run: Path, fingerprint: str) -> Path:
@@ -217,7 +215,7 @@ def is_run(path: Path) -> bool:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (dump_json(content, indent=2) + "\n").encode())
 
 
 def versions() -> dict[str, str]:

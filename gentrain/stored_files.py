@@ -66,7 +66,9 @@ def read_bytes(file: Path, largest: int, tail: int | None = None) -> bytes:
                 raise Unreadable(file, f"it is larger than {_size(largest)}")
             if tail is not None:
                 opened.seek(max(0, found.st_size - tail))
-            return opened.read(found.st_size)  # as much as there was: it may grow meanwhile
+            return opened.read(
+                found.st_size if tail is None else tail
+            )  # as much as there was: it may grow meanwhile
     except (FileNotFoundError, NotADirectoryError) as error:
         if file.is_symlink():
             raise Unreadable(file, "it is a link to nothing") from error
@@ -131,6 +133,16 @@ def read_yaml(file: Path, load: Callable[[str], Any] = yaml.safe_load, largest: 
     except (yaml.YAMLError, ValueError) as error:
         raise Unreadable(file, " ".join(str(error).split())[:200]) from error
     return content
+
+
+def check_lock(file: Path) -> None:
+    """Raise Unreadable if something lies where a lock is to be taken that is no file for it."""
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except OSError:  # nothing there: it will be made, unless a link leads nowhere
+        regular = not file.is_symlink()
+    if not regular:
+        raise Unreadable(file, "it is no regular file, and a lock must be; remove it")
 
 
 def dump_json(content: Any, indent: int | None = None) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from io import BytesIO
@@ -19,7 +19,11 @@ from torchvision.utils import make_grid
 
 from gentrain import hparams
 from gentrain.files import write_atomically
+from gentrain.records import read_metrics
 from gentrain.step_names import file_name
+from gentrain.stored_files import dump_json
+
+_EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,18})\.", re.ASCII)
 
 
 class Tracker:
@@ -38,9 +42,9 @@ class Tracker:
         for line in cut_back(self.path, start_step):
             self.latest |= {key: value for key, value in line.items() if key != "step"}
         self._lines = self.path.open("a")
-        earlier = sorted(path.name for path in self.directory.glob("events.out.tfevents.*"))
+        earlier = _seconds_of_event_files(self.directory)
         if earlier:
-            _wait_for_a_later_name(earlier[-1])
+            _wait_until_after(max(earlier))
         self._writer = SummaryWriter(str(self.directory), purge_step=start_step + 1 if earlier else None)
 
     def rewind(self, step: int) -> None:
@@ -61,7 +65,7 @@ class Tracker:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.latest |= values
-        self._lines.write(json.dumps({"step": step} | dict(values)) + "\n")
+        self._lines.write(dump_json({"step": step} | dict(values)) + "\n")
         self._lines.flush()
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, step)
@@ -108,35 +112,27 @@ class NoTracker:
         pass
 
 
-def _wait_for_a_later_name(newest: str) -> None:
+def _seconds_of_event_files(directory: Path) -> list[int]:
+    """The second in which each of TensorBoard's files was made, as its name says; other names are not its."""
+    names = (path.name for path in directory.glob("events.out.tfevents.*"))
+    return [int(found[1]) for name in names if (found := _EVENT_FILE.match(name))]
+
+
+def _wait_until_after(second: int) -> None:
     """TensorBoard reads event files in the order of their names, which begin with the second of their making.
 
     So a process that goes on within the same second would be read before the one that it goes on from.
     """
-    second = int(newest.split(".")[3])
     patience = time.monotonic() + 2  # a clock that was set back is not waited for
     while int(time.time()) <= second and time.monotonic() < patience:
         time.sleep(0.02)
-
-
-def read_metrics(path: Path, up_to_step: int) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl up to a step; a last line that was cut off is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if line["step"] <= up_to_step:
-            lines.append(line)
-    return lines
 
 
 def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
     """Drop what was logged after `step`; returns what is left."""
     lines = read_metrics(path, step)
     if path.exists():
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_atomically(path, "".join(dump_json(line) + "\n" for line in lines).encode())
     return lines
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -338,16 +339,16 @@ def test_runs_are_found_below_and_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_file_that_may_not_be_read_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = evaluated(make_run(tmp_path / "a")) / "evaluation.json"
-    original = Path.read_text
+    original = os.open
 
-    def refused(self: Path, *arguments: Any, **named: Any) -> str:
-        if self == path:
+    def refused(file: Path, *arguments: Any, **named: Any) -> int:
+        if file == path:
             raise PermissionError(13, "Permission denied", str(path))
-        return original(self, *arguments, **named)
+        return original(file, *arguments, **named)
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(os, "open", refused)
     comparison = collect([str(tmp_path)], 8)
-    assert comparison.runs[0].problems == [f"{path} cannot be read: Permission denied"]
+    assert comparison.runs[0].problems == ["evaluation.json cannot be read: Permission denied"]
     assert "valid/bits_per_dim" in {figure.name for figure in comparison.runs[0].figures}
     assert "cannot be read: Permission denied" in page(comparison)
 
@@ -358,7 +359,7 @@ BROKEN = {
         "- 1": "holds no settings", "model: 3": "names no model", "\x00": "its config.yaml cannot be read",
     },
     "metrics.jsonl": {None: "it has no metrics.jsonl", 'x\n[1]\n{"step": "a"}\n{"step": NaN}\n{"step": 3, "train/lo': "4 lines"},
-    "result.json": {"{": "result.json cannot be read", "[]": "result.json holds no object"},
+    "result.json": {"{": "result.json cannot be read", "[]": "result.json cannot be read: it holds no object"},
     "meta.json": {"{": "meta.json cannot be read", '{"sessions": [3], "data": 5, "parameters": "x"}': ""},
     "evaluation.json": {"[" * 100_000: "evaluation.json cannot be read", '{"protocol": 3}': "", "NaN": "holds no object"},
     "samples/step_00000020.png": {"no picture": "samples/step_00000020.png is no picture that can be shown"},

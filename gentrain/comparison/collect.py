@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import Any
 
 from gentrain.comparison.figures import Figure, is_number, read_figures
 from gentrain.config import flat
+from gentrain.records import is_count, read_lines
 from gentrain.registry import MODELS
 from gentrain.stored_config import read_config, with_newer
-from gentrain.stored_files import Missing, Unreadable
+from gentrain.stored_files import Missing, Unreadable, read_json_object
 from gentrain.training_cost import training_cost
 
-LARGEST = 64 * 2**20  # bytes of a JSON file that is read
 NOT_TASKS = ("checkpoints", "data", "samples", "reconstructions", "interpolation")
 
 Points = list[tuple[float, float]]
@@ -90,46 +88,32 @@ def _read_config(run: Run) -> dict[str, Any]:
 
 def _read_json(run: Run, name: str) -> dict[str, Any]:
     """An object, or {} if there is none; a file that is damaged is a problem."""
-    file = run.path / name
-    if not file.is_file():
-        return {}
     try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError("it is too large")
-        content = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        run.problems.append(f"{name} cannot be read: {error}")
+        return read_json_object(run.path / name)
+    except Missing:
         return {}
-    if not isinstance(content, dict):
-        run.problems.append(f"{name} holds no object")
+    except Unreadable as error:
+        run.problems.append(f"{name} cannot be read: {error.fault}")
         return {}
-    return content
 
 
 def _read_result(run: Run) -> None:
     result = _read_json(run, "result.json")
     run.status = str(result.get("status", "running or killed"))
-    run.step = result["step"] if isinstance(result.get("step"), int) else None
+    run.step = result["step"] if is_count(result.get("step")) else None
 
 
 def _read_metrics(run: Run) -> list[dict[str, Any]]:
     """The whole lines of metrics.jsonl; the last one may be cut off, others are a problem."""
     file = run.path / "metrics.jsonl"
-    if not file.is_file():
+    if not file.exists() and not file.is_symlink():
         run.problems.append("it has no metrics.jsonl")
         return []
-    lines, bad = [], 0
-    texts = file.read_text(errors="replace").splitlines()
-    for number, text in enumerate(texts):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            bad += number + 1 < len(texts)
-            continue
-        if isinstance(line, dict) and is_number(line.get("step")) and math.isfinite(line["step"]):
-            lines.append(line)
-        else:
-            bad += 1
+    try:
+        lines, bad = read_lines(file)
+    except Unreadable as error:
+        run.problems.append(f"metrics.jsonl cannot be read: {error.fault}")
+        return []
     if bad:
         run.problems.append(f"metrics.jsonl has {bad} lines that cannot be read")
     if run.step is None and lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from gentrain.comparison.text import clean, duration, number
 from gentrain.files import remove_half_written, write_atomically
+from gentrain.stored_files import Unreadable, check_lock, dump_json, read_json_object
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.state import (
     EARLIER,
@@ -34,6 +34,7 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
     """How the jobs stand, written to sweep.json and returned. Jobs of other commands in it are kept."""
     found = [read_state(folder, job) for job in jobs]
     rows = {job.name: _row(folder, job, state) for job, state in zip(jobs, found, strict=True)}
+    check_lock(folder / ".sweep.lock")
     with if_there_is_space(folder / FILE), filelock.FileLock(folder / ".sweep.lock"):
         remove_half_written(folder, f"{FILE}*")
         others = {row["name"]: row for row in _rows(folder / FILE) if row["name"] not in rows}
@@ -43,7 +44,7 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
             "directory": str(Path.cwd()),
             "jobs": [*others.values(), *rows.values()],
         }
-        write_atomically(folder / FILE, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(folder / FILE, (dump_json(content, indent=2) + "\n").encode())
     return found
 
 
@@ -54,26 +55,21 @@ def _row(folder: Path, job: Job, state: State) -> dict[str, Any]:
         "settings": job.settings,
         "status": state.status,
         "step": state.step,
-        "figure": None
-        if state.figure is None
-        else {"name": state.figure[0], "value": _finite(state.figure[1])},
+        "figure": None if state.figure is None else {"name": state.figure[0], "value": state.figure[1]},
         "seconds": state.seconds,
         "error": state.error,
         "earlier_attempts": [f"{EARLIER}/{path.name}" for path in earlier(folder, job)],
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if value - value == 0 else None  # JSON has neither infinity nor nan
-
-
 def _rows(file: Path) -> list[dict[str, Any]]:
     """Of an earlier sweep.json, if it is one."""
     try:
-        rows = json.loads(file.read_text())["jobs"]
-    except (OSError, ValueError, KeyError, TypeError):
+        rows = read_json_object(file).get("jobs")
+    except Unreadable:
         return []
-    return [row for row in rows if isinstance(row, dict) and "name" in row] if isinstance(rows, list) else []
+    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [row for row in found if isinstance(row.get("name"), str)]
 
 
 def print_table(folder: Path, jobs: Sequence[Job], found: Sequence[State]) -> None:

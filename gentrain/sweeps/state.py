@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,14 @@ from typing import Any
 import filelock
 
 from gentrain.files import out_of_space, write_atomically
+from gentrain.records import is_count, numbers_of
 from gentrain.step_names import newest_first, step_of
+from gentrain.stored_files import Unreadable, check_lock, dump_json, read_json_object
 from gentrain.sweeps.naming import Job
 
 NOT_STARTED, RUNNING, FINISHED = "not started", "running", "finished"
 INTERRUPTED, KILLED, FAILED = "interrupted", "killed", "failed"
+LONGEST_SECONDS = 1e12
 RECORDS, EARLIER = ".jobs", ".earlier"  # hidden, so that nothing in them is taken for one of the sweep's runs
 # The figure of a job's row: the first of these that its last line has.
 HEADLINES = ("valid/bits_per_dim", "valid/mse", "valid/frechet_distance", "train/loss")
@@ -40,7 +42,7 @@ def read_state(folder: Path, job: Job) -> State:
     if directory is None or not (directory / "config.yaml").is_file():
         return State(KILLED if said == RUNNING else said, seconds=seconds, error=error)
     result = _read(directory / "result.json")
-    step = result["step"] if isinstance(result.get("step"), int) else last_saved(directory)
+    step = result["step"] if is_count(result.get("step")) else last_saved(directory)
     status = str(result.get("status", KILLED))
     spent = status == FAILED
     if locked(directory):
@@ -70,10 +72,9 @@ def last_saved(directory: Path) -> int | None:
 
 def _headline(result: Mapping[str, Any]) -> tuple[str, float] | None:
     metrics = result.get("metrics")
-    if not isinstance(metrics, Mapping):
-        return None
-    found = next((name for name in HEADLINES if isinstance(metrics.get(name), int | float)), None)
-    return None if found is None else (found, float(metrics[found]))
+    numbers = numbers_of(metrics) if isinstance(metrics, Mapping) else {}
+    found = next((name for name in HEADLINES if name in numbers), None)
+    return None if found is None else (found, float(numbers[found]))
 
 
 # ---- what is kept beside the runs ------------------------------------------------------------------------
@@ -81,7 +82,14 @@ def _headline(result: Mapping[str, Any]) -> tuple[str, float] | None:
 
 def read_record(folder: Path, job: Job) -> dict[str, Any]:
     """What the process that carried the job out last has said of it: status, error, seconds."""
-    return _read(_record(folder, job))
+    record = _read(_record(folder, job))
+    status, error = record.get("status"), record.get("error")
+    seconds = numbers_of(record).get("seconds", -1.0)
+    return {
+        "seconds": seconds if 0 <= seconds < LONGEST_SECONDS else None,
+        "status": status if isinstance(status, str) else NOT_STARTED,
+        "error": error if isinstance(error, str) else None,
+    }
 
 
 def write_record(folder: Path, job: Job, status: str, seconds: float, error: str | None) -> None:
@@ -90,7 +98,7 @@ def write_record(folder: Path, job: Job, status: str, seconds: float, error: str
     content = {"status": status, "seconds": round(total, 3), "error": error}
     with if_there_is_space(_record(folder, job)):
         (folder / RECORDS).mkdir(exist_ok=True)
-        write_atomically(_record(folder, job), json.dumps(content).encode())
+        write_atomically(_record(folder, job), dump_json(content).encode())
 
 
 @contextmanager
@@ -111,6 +119,7 @@ def _record(folder: Path, job: Job) -> Path:
 def set_aside(folder: Path, job: Job) -> Path | None:
     """Move a failed job's run out of the way; returns where to, None if another process was faster."""
     assert job.directory is not None
+    check_lock(job.directory / ".lock")
     try:
         with filelock.FileLock(job.directory / ".lock", timeout=0):
             if _read(job.directory / "result.json").get("status") != FAILED:
@@ -139,7 +148,6 @@ def earlier(folder: Path, job: Job) -> list[Path]:
 def _read(file: Path) -> dict[str, Any]:
     """An object, or {} if there is none that can be read."""
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
+        return read_json_object(file)
+    except Unreadable:
         return {}
-    return content if isinstance(content, dict) else {}

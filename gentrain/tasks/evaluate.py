@@ -28,9 +28,9 @@ from gentrain.metrics.likelihood import likelihood
 from gentrain.models import SaysHowItSamples
 from gentrain.progress import preparing, say
 from gentrain.ranges import AtLeast
+from gentrain.records import METRICS, read_metrics
 from gentrain.rundir import write_json
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
-from gentrain.tracking import read_metrics
 from gentrain.trained import TrainedRun
 from gentrain.training_cost import training_cost
 
@@ -174,7 +174,7 @@ def _timed(trained: TrainedRun) -> Figure:
 def _cost(trained: TrainedRun) -> dict[str, float]:
     """Parameters, and what training took where it ran, if the record of that is there."""
     made: dict[str, float] = {"parameters": sum(p.numel() for p in trained.model.parameters())}
-    lines = read_metrics(trained.path / "metrics.jsonl", trained.step)
+    lines = read_metrics(trained.path / METRICS, trained.step)
     cost = training_cost(lines, trained.config["train"]["batch_size"])
     return made if cost is None else made | asdict(cost)
 

@@ -29,6 +29,7 @@ from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
 from gentrain.progress import Display, console_of_rank, preparing, say
 from gentrain.ranks import is_main, world_size
+from gentrain.records import METRICS, check_records, read_metrics
 from gentrain.rundir import RunDir, what_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
@@ -38,7 +39,7 @@ from gentrain.tasks.failures import failures_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start, started_by
-from gentrain.tracking import NoTracker, Tracker, read_metrics
+from gentrain.tracking import NoTracker, Tracker
 
 SECTIONS = ("train", "data", "model", "optimizer")
 
@@ -105,6 +106,7 @@ def _last_checkpoint(directory: RunDir, held: ExitStack, console: Console) -> Ch
     """Locks the directory for good, and reads what is newest in it."""
     directory.lock()
     held.callback(directory.unlock)
+    check_records(directory.path)
     stored, complaints = checkpoints.load_to_go_on(directory.checkpoints)
     for complaint in complaints:
         say(console, f"{complaint}; going on from the one before it")
@@ -116,7 +118,7 @@ def _already_finished(stored: Checkpoint | None, command: Plan, directory: RunDi
     if stored is None or stored.step < max_steps or stored.pending:
         return False
     if is_main() and not directory.read_result():  # killed between its last checkpoint and its last word
-        lines = read_metrics(directory.path / "metrics.jsonl", stored.step)
+        lines = read_metrics(directory.path / METRICS, stored.step)
         latest = {key: value for line in lines for key, value in line.items() if key != "step"}
         directory.write_result("finished", stored.step, latest)
     more = f"{started_by()} {as_typed('resume', directory.path)} train.max_steps={2 * stored.step}"
@@ -211,7 +213,7 @@ def _record(
     tracker = Tracker(directory.path, state.step if command.resumes else 0)
     if command.start_from is not None:
         parent = run_of(command.start_from)
-        tracker.replay(read_metrics(parent / "metrics.jsonl", state.step))
+        tracker.replay(read_metrics(parent / METRICS, state.step))
     if not command.resumes or state.step == 0:  # once more, where it may have been killed before it was
         tracker.hparams(config)
     # Figures of runs on the same pictures are comparable, whatever their labels are.

@@ -22,6 +22,7 @@ from gentrain.errors import UserError
 from gentrain.files import expanded, write_atomically
 from gentrain.ranges import AtLeast
 from gentrain.registry import MODELS
+from gentrain.stored_files import read_yaml
 from gentrain.sweeps.naming import quoted
 from gentrain.tuning.space import GROUPS, Choices, Scalar, Space
 
@@ -194,11 +195,10 @@ def check_directory(search: Search) -> None:
         if not all(fnmatchcase(name, f".{FILE}.*tmp") for name in others):  # of a search killed as it began
             raise UserError(f"tune.dir={directory} holds something else; give a new or an empty folder")
         return
-    try:
-        old = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(old, dict) or old.pop("format", None) != FORMAT:
+    old = read_yaml(file)
+    if not isinstance(old, dict) or not all(isinstance(key, str) for key in old):
+        raise UserError(f"{file} is no record of a study; choose another tune.dir")
+    if old.pop("format", None) != FORMAT:
         raise UserError(f"{file} is no study of this version of gentrain; choose another tune.dir")
     changed = {
         key: values

@@ -16,22 +16,30 @@ from pathlib import Path
 
 import filelock
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from gentrain.data.fingerprints import difference
 from gentrain.errors import UserError
 from gentrain.files import remove_half_written
 from gentrain.seeding import derive
+from gentrain.stored_files import check_lock
 from gentrain.tuning.search import FILE, Search, check_directory
 from gentrain.tuning.space import MOST, Choices, Scalar
 
 NAME = "study"
 PICTURES = "data_fingerprint"  # of the study's attributes
 FILES = {"journal": "study.journal", "sqlite": "study.sqlite"}
+# What Optuna and its stores raise for a file that they have not written, or not so.
+NOT_A_STUDY = (
+    SQLAlchemyError, OptunaError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    RecursionError,
+)  # fmt: skip
 SQLITE_PATIENCE_S = 60  # to wait for another process's transaction
 
 
@@ -58,15 +66,24 @@ class Store:
             check_directory(search)  # once more: another process may just have made it
             if not (search.directory / FILE).is_file():
                 search.record()  # first: a folder without it is no study, whatever was left in it
-            self._storage = _open(search.directory / FILES[search.settings.store])
-            self.study = optuna.create_study(
-                storage=self._storage,
-                sampler=RandomSampler(),  # for all but asking, where it has no say
-                pruner=_pruner(search),
-                study_name=NAME,
-                direction=search.settings.direction,
-                load_if_exists=True,
-            )
+            file = search.directory / FILES[search.settings.store]
+            try:
+                self._storage = _open(file)
+                self.study = optuna.create_study(
+                    storage=self._storage,
+                    sampler=RandomSampler(),  # for all but asking, where it has no say
+                    pruner=_pruner(search),
+                    study_name=NAME,
+                    direction=search.settings.direction,
+                    load_if_exists=True,
+                )
+                self.trials()  # all of them, before any is trained
+            except NOT_A_STUDY as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(
+                    f"{file} cannot be read as the store of a study ({type(error).__name__}: {reason}); "
+                    "put it right, or choose another tune.name or tune.dir"
+                ) from error
 
     def check_pictures(self, fingerprint: str) -> None:
         """Raise UserError if the study's trials are measured on other pictures."""
@@ -84,6 +101,7 @@ class Store:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else decides, or writes the study's reports, meanwhile."""
+        check_lock(self.search.directory / ".lock")
         with self._lock:
             remove_half_written(self.search.directory)
             yield
@@ -133,7 +151,13 @@ class Store:
         return lock
 
     def _try(self, path: Path) -> filelock.BaseFileLock | None:
-        path.parent.mkdir(exist_ok=True)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise UserError(
+                f"{path.parent} is no folder, and the study keeps its locks there; remove it"
+            ) from error
+        check_lock(path)
         lock = filelock.FileLock(path)
         try:
             lock.acquire(timeout=0)
@@ -173,7 +197,9 @@ def _short(value: Scalar) -> str:
 
 
 def _open(file: Path) -> BaseStorage:
-    """The store, made if there is none. For who holds the study's lock."""
+    """The store, made if there is none. For who holds the study's lock. Unreadable if it is no file."""
+    check_lock(file)
+    check_lock(file.with_name(f"{file.name}.lock"))
     if file.suffix == ".sqlite":
         return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE_S}})
     return JournalStorage(JournalFileBackend(str(file), _KernelLock(file)))  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from optuna.trial import Trial, TrialState
 
 from gentrain.errors import Busy, RunFailed, UserError
 from gentrain.files import out_of_space
+from gentrain.records import METRICS, read_metrics, read_result
 from gentrain.rundir import RunDir
 from gentrain.tasks import train
-from gentrain.tracking import read_metrics
 from gentrain.tuning.search import Search
 from gentrain.tuning.store import Store
 
@@ -89,15 +88,14 @@ def _trained(search: Search, trial: Trial, run_dir: Path) -> Outcome:
 
 def _ended(run_dir: Path, metric: str) -> Outcome | None:
     """How a run ended, from its own files; None if it has not ended, or failed and may be tried again."""
-    try:
-        result = json.loads((run_dir / "result.json").read_text())
-    except FileNotFoundError:
+    result = read_result(run_dir)
+    if not result:
         return None
     if result["status"] == "pruned":
         return Outcome(TrialState.PRUNED)
     if result["status"] != "finished":
         return None
-    last = read_metrics(run_dir / "metrics.jsonl", result["step"])
+    last = read_metrics(run_dir / METRICS, result["step"])
     value = next((line[metric] for line in reversed(last) if metric in line), math.nan)
     if not math.isfinite(value):
         return Outcome(TrialState.FAIL, why=f"{metric} is {value} at its end")
