@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,10 @@ from gentrain.settings import Train
 
 
 def check_buildable(config: Mapping[str, Any]) -> None:
-    """Raise UserError for settings that do not go together, before any data is read. Allocates nothing."""
+    """Raise UserError for settings that do not go together, before any data is read.
+
+    The network and its size are `capacity.check_fits`'s.
+    """
     check_device(config["device"])
     check_data(config["data"])
     train = Train(**config["train"])
@@ -37,7 +41,6 @@ def check_buildable(config: Mapping[str, Any]) -> None:
             f"train.frechet_samples={train.frechet_samples} is too few: features of {DIMS} numbers need more "
             "samples than that; null leaves valid/frechet_distance out"
         )
-    network_on_meta(config)
 
 
 def check_same_in_parts(config: Mapping[str, Any]) -> None:
@@ -51,14 +54,20 @@ def check_same_in_parts(config: Mapping[str, Any]) -> None:
         )
 
 
+class Uncountable(UserError):
+    """A network whose number of weights is too large a number."""
+
+
 def network_on_meta(config: Mapping[str, Any]) -> nn.Module:
-    """The network without its weights: shapes alone. UserError if there is none of such a size."""
+    """The network without its weights: shapes alone. Uncountable if there is none of such a size."""
     try:
         with torch.device("meta"):
             return make_network(config)
-    except (RuntimeError, OverflowError, MemoryError) as error:
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if not re.search("overflow", str(error), re.IGNORECASE):  # torch has no class of its own for these
+            raise
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"model={config['model']['name']} cannot have these settings: {reason}") from error
+        raise Uncountable(f"model={config['model']['name']} cannot have these settings: {reason}") from error
 
 
 def make_network(config: Mapping[str, Any]) -> nn.Module:

@@ -32,6 +32,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "checkpoint": Literal["last", "best"],
 }
 SECTIONS = ("model", "data", "optimizer", "device", "train")
+LARGEST_NUMBER = 10**18
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ def _check_value(name: str, value: Any, annotation: Any) -> None:
         raise UserError(f"{name} must be given: {expected(annotation)}, for example {name}=...")
     if not fits(value, annotation):
         raise UserError(f"{name}={value} is not possible; it must be {expected(annotation)}")
+    # Floats and files end somewhere above; a seed is hashed as text and may be any number.
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER and name.rpartition(".")[2] != "seed":
+        raise UserError(f"{name}={value} is not possible; whole numbers end at {LARGEST_NUMBER}")
 
 
 def _elsewhere(key: str) -> str:

@@ -15,6 +15,8 @@ from gentrain.errors import UserError
 from gentrain.ranks import local_rank, world_size
 from gentrain.settings import Device
 
+MOST_THREADS = 1024  # beside a machine's cores: a run may go on on a smaller machine with as many as before
+
 
 @dataclass(frozen=True)
 class Place:
@@ -42,6 +44,12 @@ class Place:
 def check_device(section: Mapping[str, Any]) -> None:
     """Raise UserError if the device asked for is not there. Changes nothing."""
     settings = Device(**section)
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if settings.threads is not None and settings.threads > most:
+        raise UserError(
+            f"device.threads={settings.threads} is more than this machine, with {os.cpu_count()} cores, can "
+            f"start: it takes at most {most}; null leaves it to torch"
+        )
     name = resolve(settings.name)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:

@@ -8,6 +8,7 @@ text could neither be sorted nor filtered. What is null is left blank.
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -30,7 +31,7 @@ def summaries(config: Mapping[str, Any]) -> list[Summary]:
     types_of = columns(config)
     for key, value in flat(config).items():
         column = types_of.get(key, str)
-        if value is None:
+        if value is None or (column is float and abs(value) > sys.float_info.max):  # as a seed may be
             continue
         if column is bool:
             start.hparams[key].bool_value = value

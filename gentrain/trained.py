@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
 from gentrain.build import make_network, network_on_meta
+from gentrain.capacity import check_codes, check_pictures
 from gentrain.config import check_section, schema_of
 from gentrain.data import image_shape
 from gentrain.device import Place, set_up
@@ -114,6 +115,7 @@ class TrainedRun:
         """
         if n < 0:
             raise UserError(f"sample({n}) is not possible: the number of pictures must be at least 0")
+        check_pictures("n", n, self.shape)
         noise = image_streams(n, seed, "sample")
         if isinstance(self.model, DrawsPixels):
             with self.place.autocasting():
@@ -149,6 +151,8 @@ class TrainedRun:
         start = None if start_NCHW is None else self._checked(start_NCHW)
         if n < 1 or (start is not None and len(start) != n):
             raise UserError(f"{n} chains need at least one picture, and as many to start from as there are")
+        check_pictures("n", n, self.shape)
+        check_pictures("steps", steps, self.shape, min(n, watched))
         all_noise, ends, frames = image_streams(n, seed, "sample"), [], []
         for begin in range(0, n, BATCH):
             noise = all_noise[begin : begin + BATCH]
@@ -206,6 +210,8 @@ class TrainedRun:
         """Codes as those that samples are made from, float32 (n, D); each a function of (seed, number)."""
         if not isinstance(self.model, DrawsCodes):
             raise UserError(f"{self._a_family} draws no codes")
+        if isinstance(self.model, Decodes):
+            check_codes("n", n, self.model.latent_dim)
         return self.model.draw_codes(n, image_streams(n, seed, "codes")).float().cpu()
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ def pixelcnn(
     variant: Literal["gated", "plain"],
     output: Output,
     width: Annotated[int, AtLeast(1)],
-    layers: Annotated[int, AtLeast(1)],
+    layers: Annotated[int, Between(1, 1000)],
     first_kernel: Literal[3, 5, 7, 9, 11],
     kernel: Literal[3, 5, 7],
     head_width: Annotated[int, AtLeast(1)],

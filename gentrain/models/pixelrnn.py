@@ -21,7 +21,7 @@ def pixelrnn(
     variant: Variant,
     output: Output,
     width: Annotated[int, AtLeast(1)],
-    layers: Annotated[int, AtLeast(1)],
+    layers: Annotated[int, Between(1, 1000)],
     first_kernel: Literal[3, 5, 7, 9, 11],
     head_width: Annotated[int, AtLeast(1)],
     mixtures: Annotated[int, AtLeast(1)],

@@ -27,7 +27,7 @@ from gentrain.metrics.figure import Figure
 from gentrain.metrics.likelihood import likelihood
 from gentrain.models import SaysHowItSamples
 from gentrain.progress import preparing, say
-from gentrain.ranges import AtLeast
+from gentrain.ranges import AtLeast, Between
 from gentrain.records import METRICS, read_metrics
 from gentrain.rundir import write_json
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
@@ -45,8 +45,8 @@ class Settings:
     """configs/task/evaluate.yaml."""
 
     split: Literal["test", "valid"]
-    batch_size: Annotated[int, AtLeast(1)]
-    iwae_samples: Annotated[int, AtLeast(1)] | None
+    batch_size: Annotated[int, Between(1, 1_000_000)]
+    iwae_samples: Annotated[int, Between(1, 1_000_000)] | None
     samples: Annotated[int, AtLeast(1)] | None
     extractor: Literal["domain", "inception"]
     seed: Annotated[int, AtLeast(0)]

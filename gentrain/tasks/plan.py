@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gentrain.build import check_buildable, check_same_in_parts
+from gentrain.capacity import check_fits
 from gentrain.config import MAY_CHANGE, check, differences, may_change
 from gentrain.errors import UserError
 from gentrain.files import expanded
@@ -40,6 +41,7 @@ def plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     """Raises UserError if the command cannot be carried out."""
     made = _plan(config, overrides)
     check_buildable(made.config)
+    check_fits(made.config, somewhere=True)
     if not made.resumes and made.start_from is None:  # a run that was begun so goes on so
         check_same_in_parts(made.config)
     # Asked for each time that it is wanted: a run does not remember it.

@@ -41,8 +41,8 @@ class Settings:
     labels_per_class: list[Annotated[int, AtLeast(1)]]
     draws: Annotated[int, Between(1, 100)]
     split: Literal["test", "valid"]
-    steps: Annotated[int, AtLeast(1)]
-    batch_size: Annotated[int, AtLeast(1)]
+    steps: Annotated[int, Between(1, 1_000_000)]
+    batch_size: Annotated[int, Between(1, 1_000_000)]
     lr: Annotated[float, Above(0)]
     seed: Annotated[int, AtLeast(0)]
 

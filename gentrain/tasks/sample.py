@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from gentrain.capacity import COPIES, check_pictures
 from gentrain.errors import UserError
 from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture
@@ -66,6 +67,10 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Writes <run>/sample/grid.png and <run>/sample/00000.png ..., of a chain also <run>/sample/chain.png."""
     settings, console = Settings(**config["sample"]), Console()
     trained = open_run(config, settings.average)
+    check_pictures("sample.count", settings.count, trained.shape, COPIES)
+    if settings.chain_steps is not None:  # of some chains each step is kept
+        kept = min(WATCHED, settings.count)
+        check_pictures("sample.chain_steps", settings.chain_steps, trained.shape, kept)
     with preparing(console, "drawing") as progress:
         drawn = _draw(trained, settings, config, progress)
     images_NCHW = to_picture(drawn.levels_NCHW, trained.shape.levels)

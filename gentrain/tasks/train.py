@@ -14,6 +14,7 @@ from torch import nn
 from gentrain import checkpoint as checkpoints
 from gentrain import connection, distributed
 from gentrain.build import make_learner
+from gentrain.capacity import check_fits
 from gentrain.checkpoint import Checkpoint
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches
@@ -55,6 +56,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
     Raises UserError, RunFailed, or, once the run is saved, Interrupted.
     """
     command, console = plan(config, overrides), console_of_rank()
+    check_fits(command.config)
     with (
         connection.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
