@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +31,16 @@ POLL_SECONDS = 0.02
 ENDING_SECONDS = 3.0  # that rank 0 is given to end first
 
 
+# What gloo, NCCL and the store say of a process that is gone or silent. All else is another failure.
+GONE = re.compile(
+    r"closed by peer|reset by peer|broken pipe|connection was likely closed|remote process exited|"
+    r"tim(ed|ing) ?out|timeout",
+    re.IGNORECASE,
+)
+
+
 class Lost(RunFailed):
-    """Another process of the run has ended, or does not answer."""
+    """The processes of the run cannot go on together: mostly since one has ended, or does not answer."""
 
 
 # ---- together from here to the end
@@ -94,8 +103,9 @@ def _connect(device: str) -> dist.Store:
         dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=PATIENCE)
     except RuntimeError as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Lost(f"the {world_size()} processes of this run cannot connect at {where}: {reason}") from error
+        raise Lost(
+            f"the {world_size()} processes of this run cannot connect at {where}: {_first_line(error)}"
+        ) from error
     _store = dist.PrefixStore("gentrain", store)
     return _store
 
@@ -113,15 +123,35 @@ def _is_first(store: dist.Store) -> bool:
 
 @contextmanager
 def or_lost() -> Iterator[None]:
-    """Around all that waits for other processes."""
+    """Around all that waits for other processes. Raises Lost, with the first line of what torch says.
+
+    Out of memory, and what is not of the connection, is raised as it is.
+    """
     try:
         yield
-    except RuntimeError as error:  # what torch.distributed raises, its own kinds included
-        raise _lost() from error
+    except RuntimeError as error:
+        text = str(error)
+        if "out of memory" in text:  # NCCL's own kind, too
+            raise torch.OutOfMemoryError(_first_line(error)) from error
+        if GONE.search(text):
+            raise _lost(_first_line(error)) from error
+        if not isinstance(error, dist.DistError) and "/gloo/" not in text:
+            raise
+        who = f"the {world_size()} processes of this run"
+        raise Lost(f"{who} cannot work together, so all stop: {_first_line(error)}") from error
 
 
-def _lost() -> Lost:
-    return Lost(f"one of the {world_size()} processes of this run has ended or does not answer, so all stop")
+def _lost(cause: str) -> Lost:
+    who = f"one of the {world_size()} processes of this run"
+    return Lost(f"{who} has ended or does not answer, so all stop ({cause})")
+
+
+def _first_line(error: RuntimeError) -> str:
+    """Without the place in gloo's source and its advice; with the last error that NCCL names below it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = re.sub(r"^\[\S+:\d+\] ", "", lines[0]).partition(". This is typically caused")[0]
+    last = lines[lines.index("Last error:") + 1 :] if "Last error:" in lines else []
+    return f"{first}: {last[0]}" if last else first
 
 
 # ---- words of all processes
@@ -161,7 +191,8 @@ def from_main(make: Callable[[], T]) -> T:
             raise
         finally:
             if answer:
-                store.add(key, 1)
+                with or_lost():
+                    store.add(key, 1)
                 _broadcast(answer)
     else:
         _wait_for(store, key, 1)
@@ -183,7 +214,8 @@ def in_turn(make: Callable[[], T]) -> T:
         store, key = _next_key()
         if number == turn:
             value = make()
-        store.add(key, 1)
+        with or_lost():
+            store.add(key, 1)
         _wait_for(store, key, world_size())
     return value
 
@@ -207,7 +239,7 @@ def _wait_for(store: dist.Store, key: str, count: int) -> None:
             if store.add(key, 0) >= count:
                 return
             if failed:
-                raise _lost()
+                raise _lost("it has said why")
             time.sleep(POLL_SECONDS)
 
 

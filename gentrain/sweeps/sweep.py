@@ -230,10 +230,8 @@ def _with_hydra(sweep: Sweep, jobs: Sequence[Job], function: Callable[[DictConfi
     launcher = Plugins.instance().instantiate_launcher(context, function, config)
     try:
         launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
-    except RuntimeError as error:  # a worker of joblib's or a job of SLURM's is gone
+    except RuntimeError as error:  # a worker of joblib's or a job of SLURM's is gone, or is not taken
         reason = " ".join(str(error).split())[:300]
         queued = str(sweep.launcher["_target_"]).startswith(SUBMITIT)
-        others = "; the other jobs in the queue go on" if queued else ""
-        raise RunFailed(
-            f"the launcher has lost a process: {reason}{others}; the same command goes on"
-        ) from error
+        others = "; jobs that are in the queue go on" if queued else ""
+        raise RunFailed(f"the launcher has failed: {reason}{others}; the same command goes on") from error
