@@ -482,7 +482,7 @@ def test_a_killed_process_ends_all_with_one_sentence(killed: int, tiny: list[str
     assert done[killed].returncode == -signal.SIGKILL
     assert done[0].returncode == 1
     assert re.fullmatch(
-        r"gentrain: one of the 2 processes of this run has ended or does not answer, so all stop \([^\n]+ peer "
+        r"gentrain: one of the 2 processes of this run has ended or does not answer, so all stop \([^\n]+ peer"
         r"[^\n]*\); to go on from the last checkpoint: torchrun ... -m gentrain resume=run\n",
         done[0].stderr,
     ), done[0].stderr
