@@ -58,13 +58,20 @@ def k_means(y_ND: Tensor, clusters: int, generator: Generator) -> tuple[Tensor, 
         chosen.append(int(torch.multinomial(odds_N, 1, generator=generator)))
         nearest_N = torch.minimum(nearest_N, (y_ND - y_ND[chosen[-1]]).square().sum(1))
     centre_KD = y_ND[chosen].clone()
+    # By products, which differ by far less than they are: in float64, that is, which MPS has not.
+    wide_ND = (y_ND.cpu() if y_ND.device.type == "mps" else y_ND).double()
     for _ in range(ROUNDS):
-        member_N = torch.cdist(y_ND, centre_KD).argmin(1)
+        member_N = _nearest(wide_ND, centre_KD.to(wide_ND)).to(y_ND.device)
         for k in range(clusters):
             own_nD = y_ND[member_N == k]
             if len(own_nD):
                 centre_KD[k] = own_nD.mean(0)
     return member_N, centre_KD
+
+
+def _nearest(y_ND: Tensor, centre_KD: Tensor) -> Tensor:
+    """The number of the nearest centre, (N,): |y - c|^2 without |y|^2."""
+    return (centre_KD.square().sum(1) - 2 * y_ND @ centre_KD.T).argmin(1)
 
 
 def principal_axes(centred_nD: Tensor, count: int) -> Tensor:

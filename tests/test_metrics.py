@@ -20,9 +20,10 @@ from gentrain.metrics.figure import jackknife, mean_of
 from gentrain.metrics.frechet import frechet_distance
 from gentrain.metrics.kernel import kernel_distance
 from gentrain.metrics.manifold import density_coverage, precision_recall
-from gentrain.metrics.memorisation import nearer, nearest
+from gentrain.metrics.memorisation import nearer, nearest, squared_by_products
 from gentrain.metrics.quality import quality
 from gentrain.metrics.truth import distance_to_truth
+from gentrain.mixture_start import k_means
 
 
 def features(n: int, dims: int = 12, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -203,6 +204,73 @@ def test_nearest_is_exact_where_float32_products_are_not() -> None:
     bright[1, 0], bright[2, :3] = 254, 254
     found = nearest(bright, [bright.flip(0)], k=3)
     assert found.squared_MK.tolist() == [[0, 1, 3], [0, 1, 2], [0, 2, 3]]
+
+
+@pytest.mark.parametrize("numbers", [64, 32 * 32 * 3, 64 * 64 * 3, 128 * 128 * 3])
+def test_a_copy_among_many_near_ones_is_found(numbers: int) -> None:
+    """Of bytes: 40 pictures that differ from it by one level each come before it."""
+    noise = torch.Generator().manual_seed(numbers)
+    bright = torch.randint(128, 256, (1, numbers), generator=noise, dtype=torch.uint8)
+    training = bright.repeat(60, 1)
+    training[torch.arange(40), torch.arange(40)] ^= 1
+    training[41:] = torch.randint(0, 256, (19, numbers), generator=noise, dtype=torch.uint8)
+    for number in (0, 40, 59):
+        at = torch.arange(60).roll(number)
+        found = nearest(bright, [training[at]], k=2)
+        assert found.squared_MK.tolist() == [[0, 1]]
+        assert at[found.index_MK[0, 0]] == 40
+    differences = training.long()[:, None] - training.long()[None]
+    assert torch.equal(squared_by_products(training, training), differences.square().sum(2).double())
+
+
+def test_features_far_from_0_have_the_same_neighbours() -> None:
+    noise = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2, (200, 64), generator=noise).float()
+    far = nearest(x + 2**20, [x.flip(0) + 2**20], k=3)
+    assert torch.equal(far.squared_MK, nearest(x, [x.flip(0)], k=3).squared_MK)
+    assert far.nearest_M.max() == 0
+
+
+def exact(x: Tensor) -> np.ndarray:
+    return x.numpy().astype(np.longdouble)
+
+
+@pytest.mark.parametrize("offset", [0, 2**10, 2**20])
+def test_figures_of_features_far_from_0_lose_no_digits(offset: int) -> None:
+    """Whole numbers, so that float32 holds them with the offset too: what does not depend on it stays."""
+    noise = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(0, 5 + more, (300, 20), generator=noise).float() for more in (0, 1))
+    far_x, far_y = x + offset, y + offset
+    for figure in (
+        lambda a, b: [frechet_distance(a, b)],
+        lambda a, b: list(precision_recall(a, b)),
+        lambda a, b: list(density_coverage(a, b)),
+    ):
+        for near, far in zip(figure(x, y), figure(far_x, far_y), strict=True):
+            assert far.value == pytest.approx(near.value, rel=1e-9)
+            assert far.standard_error == pytest.approx(near.standard_error, rel=1e-6)
+
+    if offset > 2**10:
+        return  # the next one does depend on it, by its sixth power
+
+    def kernel(a: Tensor, b: Tensor) -> np.ndarray:
+        return (exact(a) @ exact(b).T / 20 + 1) ** 3
+
+    own = [(kernel(a, a).sum() - np.trace(kernel(a, a))) / (300 * 299) for a in (far_x, far_y)]
+    by_hand = float(own[0] + own[1] - 2 * kernel(far_x, far_y).mean())
+    assert kernel_distance(far_x, far_y).value == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_points_belong_to_the_nearest_centre() -> None:
+    """Two clusters of points of 3072 numbers that are nearer to each other than float32 can tell by products."""
+    noise = torch.Generator().manual_seed(0)
+    apart = torch.zeros(3072)
+    apart[:8] = 2**-10
+    signs = torch.randint(0, 2, (200, 1), generator=noise) * 2 - 1
+    y = 0.9 + signs * apart
+    member, _ = k_means(y, 2, torch.Generator().manual_seed(1))
+    assert len(set(member[signs[:, 0] > 0].tolist())) == len(set(member[signs[:, 0] < 0].tolist())) == 1
+    assert len(member.unique()) == 2
 
 
 def test_nearer_is_the_mann_whitney_statistic() -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from gentrain.metrics.figure import Estimate, jackknife, row_blocks
 
 CANDIDATES = 4  # more than are asked for, of which the nearest are chosen exactly
+# So many products of numbers in -128 .. 127 can be added up in float32 without rounding: 2^10 * 2^14 = 2^24.
+ADDED_EXACTLY = 2**10
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,20 @@ class Nearest:
 def nearest(x_MD: Tensor, training: Iterable[Tensor], k: int = 1) -> Nearest:
     """The k nearest of the training rows, which come in blocks (B, D); equal rows are at distance zero.
 
-    Candidates are found by a float32 product, and their distances are then taken anew in float64.
+    Candidates are found by products, and their distances are then taken anew from differences.
     """
-    x = x_MD.float()
-    squares_M = x.square().sum(1)
-    best = Nearest(torch.zeros(len(x), 0, dtype=torch.float64), torch.zeros(len(x), 0, dtype=torch.int64))
+    best = Nearest(
+        torch.zeros(len(x_MD), 0, dtype=torch.float64), torch.zeros(len(x_MD), 0, dtype=torch.int64)
+    )
     start = 0
     for block_BD in training:
-        y = block_BD.float()
-        rough = squares_M[:, None] + y.square().sum(1) - 2 * (x @ y.T)
-        index = rough.topk(min(k + CANDIDATES, len(y)), largest=False).indices
+        most = min(k + CANDIDATES, len(block_BD))
+        index = torch.cat(
+            [
+                squared_by_products(x_MD[rows], block_BD).topk(most, largest=False).indices
+                for rows in row_blocks(len(x_MD), len(block_BD))
+            ]
+        )
         # A few rows at a time: float64 copies of thousands of large pictures would not fit into memory.
         exact = torch.cat(
             [_exactly(x_MD[rows], block_BD, index[rows]) for rows in row_blocks(len(x_MD), x_MD.shape[1])]
@@ -50,8 +56,24 @@ def nearest(x_MD: Tensor, training: Iterable[Tensor], k: int = 1) -> Nearest:
         numbers = torch.cat([best.index_MK, index.cpu() + start], 1)
         order = squared.argsort(dim=1, stable=True)[:, :k]
         best = Nearest(squared.gather(1, order), numbers.gather(1, order))
-        start += len(y)
+        start += len(block_BD)
     return best
+
+
+def squared_by_products(x_MD: Tensor, y_BD: Tensor) -> Tensor:
+    """|x|^2 + |y|^2 - 2 x.y, float64 (M, B): exactly of uint8, else by sums in float64.
+
+    The difference of such sums may be far smaller than they are: in float32, which has 24 bits, pictures of
+    64x64x3 bytes are 16 apart or not at all.
+    """
+    if x_MD.dtype != torch.uint8:
+        x, y = x_MD.double(), y_BD.double()
+        return x.square().sum(1)[:, None] + y.square().sum(1) - 2 * (x @ y.T)
+    x, y = x_MD.float() - 128, y_BD.float() - 128
+    squared = x.square().sum(1, dtype=torch.float64)[:, None] + y.square().sum(1, dtype=torch.float64)
+    for x_part, y_part in zip(x.split(ADDED_EXACTLY, 1), y.split(ADDED_EXACTLY, 1), strict=True):
+        squared.sub_(x_part @ y_part.T, alpha=2)
+    return squared
 
 
 def _exactly(x_MD: Tensor, block_BD: Tensor, index_MK: Tensor) -> Tensor:
