@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from gentrain.data import fresh_pictures
 from gentrain.judging import Judgement, Sets, judge
 from gentrain.learners.adversarial import Adversarial
 from gentrain.metrics.extractors import make_extractor
+from gentrain.models.ae import AE
 
 COUNT = 400
 EXTRACTOR = make_extractor("domain", torch.device("cpu"))
@@ -137,6 +139,31 @@ def anime_run(family: str, *more: str) -> list[str]:
         "train.log_every_steps=1", "train.eval_every_steps=2", "train.sample_every_steps=null",
         "train.save_every_steps=2", "train.sample_count=4", *more,
     ]  # fmt: skip
+
+
+def test_a_figure_that_nobody_knows_is_shown_by_its_name(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a family of somebody's own: in the file, in both tables, and on the page of task=compare."""
+    gentrain(*tiny, *FAMILIES["ae"], "train.max_steps=1", "run_dir=run")
+    original = AE.evaluate
+
+    def with_more(self: AE, x_BCHW: Tensor, generator: Any) -> dict[str, Tensor]:
+        return {"novelty": torch.full((len(x_BCHW),), 2.5)} | original(self, x_BCHW, generator)
+
+    monkeypatch.setattr(AE, "evaluate", with_more)
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        outcome = gentrain("task=evaluate", "run=run", "evaluate.samples=null")
+        assert outcome.status == 0, outcome.err
+        assert re.search(r"novelty\W+2\.5\b", outcome.out)
+        assert "novelty:" not in outcome.out, "nothing is said of it"
+    figures = json.loads(Path("run/evaluation.json").read_text())["figures"]
+    assert figures["novelty"] == {"mean": 2.5, "standard_error": 0.0, "unit": "", "meaning": ""}
+    assert list(figures)[:2] == ["mse", "novelty"]
+    assert gentrain("task=compare", "runs=run").status == 0
+    page = next(Path().rglob("*.html"), None)
+    assert page is not None and "novelty" in page.read_text()
 
 
 def test_evaluation_of_a_run_on_anime(gentrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:

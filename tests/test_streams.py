@@ -119,6 +119,9 @@ def test_no_family_knows_the_batch(
         return {name: figure.mean for name, figure in found.items()}
 
     expected = figures(256)
+    with torch.no_grad():
+        said = evaluate_images(run.generative, run.shape, images.first(2), seeding.image_streams(2, 0, "x"))
+    assert said.keys() <= expected.keys(), "each figure that the family has"
     for batch_size in (1, 7):
         assert figures(batch_size) == pytest.approx(expected, rel=1e-6)
     x = images.take(torch.arange(11))

@@ -112,7 +112,7 @@ def _alike(run: Run, tag: str) -> str:
     if not tag.startswith("valid/"):
         return f"model={run.family}, data={run.data}; by step"
     figure = next(figure for figure in run.figures if figure.name == tag)
-    return "; ".join([figure.meaning, *words(figure.protocol), "by step"])
+    return "; ".join([*filter(None, [figure.meaning]), *words(figure.protocol), "by step"])
 
 
 def _rank(tag: str) -> int:

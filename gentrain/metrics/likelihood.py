@@ -54,11 +54,12 @@ def likelihood(
         images, batch_size, seed,
     )  # fmt: skip
     assert values is not None
-    figures = {
-        name: over_images(values[name], unit, meaning.format(kind=kind, made=made).strip())
-        for name, (unit, meaning) in MEANINGS.items()
-        if name in values
-    }
+    # A figure that a family alone knows the meaning of comes last, by its bare name.
+    names = [name for name in MEANINGS if name in values] + [name for name in values if name not in MEANINGS]
+    figures = {}
+    for name in names:
+        unit, meaning = MEANINGS.get(name, ("", ""))
+        figures[name] = over_images(values[name], unit, meaning.format(kind=kind, made=made).strip())
     if "mse" in figures and figures["mse"].mean > 0:
         figures["psnr_db"] = _psnr(figures["mse"])
     if entropy_bits is not None and "nats" in values:

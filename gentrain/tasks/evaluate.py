@@ -237,10 +237,11 @@ def _show(console: Console, title: str, figures: Mapping[str, Figure], floors: l
         error = "" if math.isnan(figure.standard_error) else f"{figure.standard_error:.2g}"
         beside = [f"{figure.floor[floor]:.4g}" if floor in figure.floor else "" for floor in floors]
         own = {key: value for key, value in figure.protocol.items() if key not in common}
-        meaning = "; ".join([figure.meaning, *words(own)])
+        meaning = "; ".join(filter(None, [figure.meaning, *words(own)]))
         row = (name, f"{figure.mean:.5g}", error, *beside, *((figure.unit, meaning) if wide else ()))
         table.add_row(*map(escape, row))  # a name's brackets are no markup
-        below.append(f"{name}: {f'{figure.unit}; ' if figure.unit else ''}{meaning}")
+        if figure.unit or meaning:
+            below.append(f"{name}: {'; '.join(filter(None, [figure.unit, meaning]))}")
     console.print(table)
     if not wide:
         for line in below:
