@@ -234,7 +234,7 @@ def test_a_run_that_cannot_be_written_is_refused_at_once(
     gentrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gentrain(*anime_run("ae"), "run_dir=run")
-    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(Path("run").resolve()))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "run")
     refused = gentrain("task=evaluate", "run=run")
     assert refused.status == 2
     assert "run cannot be written, and task=evaluate leaves there what it makes" in refused.err
