@@ -215,6 +215,5 @@ def _labels(
         table, names = [(parts[0],) for parts in folders], ("class",)
     info = tuple(Label(name, tuple(sorted({row[k] for row in table}))) for k, name in enumerate(names))
     numbers = [{choice: i for i, choice in enumerate(label.choices)} for label in info]
-    return np.array(
-        [[number[value] for number, value in zip(numbers, row, strict=True)] for row in table]
-    ), info
+    rows = [[number[value] for number, value in zip(numbers, row, strict=True)] for row in table]
+    return np.array(rows, np.int64), info  # whole numbers also where there is no column
