@@ -225,6 +225,7 @@ MAY_CHANGE = (
     "device",
     "data.root",
     "data.repo",
+    "data.follow_links",
 )
 NOT_PART_OF_A_RUN = (
     "run_dir",

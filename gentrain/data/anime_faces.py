@@ -34,6 +34,7 @@ class AnimeFaces:
     fit: Fit
     background: str
     held_out: Annotated[float, AtLeast(0), Below(0.5)]
+    follow_links: bool = False
 
     def check(self) -> None:
         self._inner.check()
@@ -55,6 +56,7 @@ class AnimeFaces:
                 fit=self.fit,
                 background=self.background,
                 held_out=self.held_out,
+                follow_links=self.follow_links,
                 verify="times",
             )
         if self.repo is not None and self.root is None:
@@ -71,6 +73,7 @@ class AnimeFaces:
                 fit=self.fit,
                 background=self.background,
                 held_out=self.held_out,
+                follow_links=self.follow_links,
             )
         raise UserError(
             "data=anime_faces needs one of data.root=FOLDER (or .zip, .tar, .csv) and data.repo=OWNER/NAME; "

@@ -50,6 +50,7 @@ class CelebA:
     size: Annotated[int, Between(8, 512)]
     channels: Literal[1, 3]
     count: Annotated[int, AtLeast(1)] | None
+    follow_links: bool = False
 
     def check(self) -> None:
         _on_disk(self.root)
@@ -59,11 +60,14 @@ class CelebA:
         if files.pictures.is_file():
             pictures: object = _stamp(files.pictures)
         else:
-            entries = list_pictures(files.pictures).entries
+            entries = list_pictures(files.pictures, self.follow_links).entries
             found = [(entry.name, entry.size, entry.stamp) for entry in entries]
             pictures = [str(files.pictures.resolve()), hash64(repr(found).encode())]
         stamps = [_stamp(files.partition), _stamp(files.attributes), pictures]
-        return {**asdict(self), "root": None, "files": stamps}
+        own = {
+            key: value for key, value in asdict(self).items() if key != "follow_links" or value
+        }  # as in folder.py
+        return {**own, "root": None, "files": stamps}
 
     @cached_property
     def _files(self) -> Files:
@@ -72,7 +76,7 @@ class CelebA:
     def pack(self, scratch: Path, progress: Progress) -> Packed:
         files = self._files
         homes, attributes = read_partition(files.partition), read_attributes(files.attributes)
-        listing = list_pictures(files.pictures)
+        listing = list_pictures(files.pictures, self.follow_links)
         _refuse_missing(listing.entries, homes, attributes, files)
         decoded = decode_all(
             partial(_read, size=self.size, channels=self.channels),

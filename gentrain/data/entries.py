@@ -19,6 +19,7 @@ MAX_BYTES = 256 * 2**20  # of one picture's file
 MAX_COUNT = 10_000_000  # of a list's rows or an archive's members
 MAX_SHOWN = 200  # characters of a name in a message
 NUMBERS = re.compile(r"\d+")
+LINK_OUT = "a link out of the folder"
 ABSOLUTE = "an absolute path"
 UNREADABLE = "cannot be read"
 TOO_LARGE = f"more than {MAX_BYTES // 2**20} MiB"
@@ -62,7 +63,10 @@ def in_lines(bad: Sequence[Bad]) -> str:
     for one in bad:
         kinds.setdefault(NUMBERS.sub("", one.reason), []).append(one)
     ordered = [one for same in itertools.zip_longest(*kinds.values()) for one in same if one is not None]
-    return "\n  " + few([_line(one) for one in ordered], between="\n  ") if bad else ""
+    lines = few([_line(one) for one in ordered], between="\n  ")
+    outside = any(one.reason == LINK_OUT for one in bad)
+    advice = "\n  links out of the folder are followed with data.follow_links=true" if outside else ""
+    return f"\n  {lines}{advice}" if bad else ""
 
 
 def _line(bad: Bad) -> str:

@@ -44,6 +44,7 @@ class Folder:
     background: str
     held_out: Annotated[float, AtLeast(0), Below(0.5)]
     verify: Literal["times", "content"]
+    follow_links: bool = False
 
     def check(self) -> None:
         if not self._path.exists():
@@ -65,7 +66,9 @@ class Folder:
             listing_hash = hashlib.sha256(repr((found, refused)).encode()).hexdigest()
         # With another root a file of the same name, size and time may be another: decoded anew.
         root = None if self.verify == "content" else str(self._path.resolve())
-        return {**asdict(self), "root": root, "files": listing_hash}
+        # Without it the key is that of versions which had no such setting: nothing is decoded anew.
+        own = {key: value for key, value in asdict(self).items() if key != "follow_links" or value}
+        return {**own, "root": root, "files": listing_hash}
 
     @property
     def _path(self) -> Path:
@@ -73,7 +76,7 @@ class Folder:
 
     @cached_property
     def _listing(self) -> Listing:
-        return list_pictures(self._path)
+        return list_pictures(self._path, self.follow_links)
 
     def pack(self, scratch: Path, progress: Progress) -> Packed:
         listing = self._listing

@@ -7,6 +7,7 @@ library from version 4 on has no such thing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -50,6 +51,7 @@ class HuggingFace:
     fit: Fit
     background: str
     held_out: Annotated[float, AtLeast(0), Below(0.5)]
+    follow_links: bool = False
 
     def check(self) -> None:
         if find_spec("datasets") is None:
@@ -68,7 +70,10 @@ class HuggingFace:
         It hashes the split's name with the data set's configuration and files: of a Hub repository the
         commit, of a folder each file's path and time. So a new commit or a rewritten file is another key.
         """
-        return {**asdict(self), "fingerprints": [table._fingerprint for _, table in self._tables]}
+        own = {
+            key: value for key, value in asdict(self).items() if key != "follow_links" or value
+        }  # as in folder.py
+        return {**own, "fingerprints": [table._fingerprint for _, table in self._tables]}
 
     @cached_property
     def _tables(self) -> list[tuple[str, Any]]:
@@ -85,6 +90,7 @@ class HuggingFace:
             partial(
                 _read,
                 roots=places(self.repo),
+                follow_links=self.follow_links,
                 size=self.size,
                 channels=self.channels,
                 fit=self.fit,
@@ -171,28 +177,33 @@ def _cells(split: str, table: Any, column: str) -> Iterator[Cell]:
 def _read(
     item: tuple[int, Cell],
     roots: tuple[Path, ...],
+    follow_links: bool,
     size: int,
     channels: int,
     fit: Fit,
     background: tuple[int, int, int],
 ) -> tuple[np.ndarray, Original] | Bad:
     name, cell = item[1]
-    data = _bytes(name, cell, roots)
+    data = _bytes(name, cell, roots, follow_links)
     if isinstance(data, Bad):
         return data
     decoded = decode_known(data, size, channels, fit, background)
     return Bad(name, decoded) if isinstance(decoded, str) else decoded
 
 
-def _bytes(name: str, cell: Any, roots: tuple[Path, ...]) -> bytes | Bad:
-    """A picture's file. One that lies beside the table must be inside `roots`: a table may name any path."""
+def _bytes(name: str, cell: Any, roots: tuple[Path, ...], follow_links: bool) -> bytes | Bad:
+    """A picture's file. One that lies beside the table must be inside `roots`: a table may name any path.
+
+    `follow_links`: the path must be, and a link there may lead anywhere.
+    """
     if cell is None or (cell["bytes"] is None and not cell["path"]):
         return Bad(name, "no picture in this row")
     if cell["bytes"] is not None:
         return cell["bytes"] if len(cell["bytes"]) <= MAX_BYTES else Bad(name, TOO_LARGE)
     try:
         path = Path(cell["path"]).resolve(strict=True)
-        if not any(path.is_relative_to(root) for root in roots):
+        written = Path(os.path.normpath(cell["path"]))
+        if not any((written if follow_links else path).is_relative_to(root) for root in roots):
             return Bad(name, "a path out of the data set")
         found = judge(name, (), path.lstat())
     except OSError as error:

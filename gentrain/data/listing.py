@@ -16,10 +16,11 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVES = (".zip", *TARS)
 
 
-def list_pictures(root: Path) -> Listing:
+def list_pictures(root: Path, follow_links: bool = False) -> Listing:
     """What `root` holds; raises UserError if it is none of these, is damaged as a whole, or holds nothing.
 
     Reads a folder's names, a list, a zip's directory, or a tar from end to end; opens no picture.
+    `follow_links`: of a folder or a list also those that lead out of its folder.
     """
     wanted = "give a folder of pictures, a .csv or .tsv list, a .zip, or a .tar (.gz, .bz2, .xz)"
     try:
@@ -29,11 +30,11 @@ def list_pictures(root: Path) -> Listing:
         raise UserError(f"{root} cannot be opened ({reason}); {wanted}") from error
     name = root.name.lower()
     if stat.S_ISDIR(mode):
-        listing = walk(root)
+        listing = walk(root, follow_links)
     elif not stat.S_ISREG(mode):
         raise UserError(f"{root} is neither a folder nor a regular file; {wanted}")
     elif name.endswith(LISTS):
-        listing = read_list(root)
+        listing = read_list(root, follow_links)
     elif name.endswith(".zip"):
         listing = list_zip(root)
     elif name.endswith(TARS):

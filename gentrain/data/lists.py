@@ -32,7 +32,7 @@ ABSENT = frozenset({"", "-", "?", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "nu
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-def read_list(path: Path) -> Listing:
+def read_list(path: Path, follow_links: bool = False) -> Listing:
     """The pictures that the list names, by paths relative to the list's own folder and inside it.
 
     The first row is a header if one of its cells is file, path, image, filename or file_name; without one the
@@ -59,9 +59,9 @@ def read_list(path: Path) -> Listing:
     label_names = tuple(names[column] for column in columns)
     if len(set(label_names)) < len(label_names):
         raise UserError(f"{path} has two columns of the same name: {few(label_names)}; rename one")
-    found = Found(os.path.realpath(path.parent))
+    found = Found(os.path.realpath(path.parent), follow_links)
     of_files = ((row[path_column], tuple(row[column].strip() for column in columns)) for row in table)
-    _take_all(of_files, found, os.path.abspath(path.parent))  # noqa: PTH100 (its links are not to be resolved)
+    _take_all(of_files, found)
     if not found.entries:
         raise UserError(
             f"none of the {len(table):,} pictures that {path} names can be used: it was read with "
@@ -155,30 +155,33 @@ def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
             yield row
 
 
-def _below(written: str, found: Found, folder: str) -> tuple[str, str]:
+def _below(written: str, found: Found, places: dict[str, str]) -> tuple[str, str]:
     """A path as a list has it -> relative to the list's folder with / in it, and why it is refused or "".
 
     Windows writes \\ between folders, and elsewhere a file's name may have one, as it may have blanks around
-    it. `folder` is the list's own, as it was typed: an absolute path may begin with it or with where it is.
+    it. `places` holds where the folders of absolute paths really are.
     """
     plain = written.strip().replace("\\", "/")
     if written != plain and not os.path.lexists(os.path.join(found.root, written)):  # noqa: PTH118
         written = plain
     name = PurePosixPath(written).as_posix()
-    for root in (folder, found.root):
-        slashed = root.replace(os.sep, "/").rstrip("/") + "/"
-        if name.startswith(slashed):
-            name = name.removeprefix(slashed)
-            break
+    root = found.root.replace(os.sep, "/").rstrip("/") + "/"
+    if unsafe(name) == ABSOLUTE and not name.startswith(root):  # but perhaps by a link above the folder
+        folder, _, last = name.rpartition("/")
+        if folder not in places:
+            places[folder] = os.path.realpath(folder).replace(os.sep, "/").rstrip("/")
+        name = f"{places[folder]}/{last}" if places[folder].startswith(root[:-1]) else name
+    name = name.removeprefix(root)
     reason = unsafe(name) or ("no path" if not written or "\0" in written else "")
     return name, f"{reason} out of the list's folder" if reason == ABSOLUTE else reason
 
 
-def _take_all(table: Iterator[tuple[str, tuple[str, ...]]], found: Found, own_folder: str) -> None:
+def _take_all(table: Iterator[tuple[str, tuple[str, ...]]], found: Found) -> None:
     real_folders: dict[str, str | Refused] = {}  # resolved once each
+    places: dict[str, str] = {}  # of absolute paths, the same
     seen: dict[str, tuple[str, ...]] = {}
     for written, labels in table:
-        name, reason = _below(written, found, own_folder)
+        name, reason = _below(written, found, places)
         if not reason and name in seen:
             reason = "listed twice" if seen[name] == labels else "listed twice, with other labels"
         folder, _, last = name.rpartition("/")

@@ -19,7 +19,11 @@ from gentrain.stored import find_checkpoint, run_of
 from gentrain.tasks.plan import absolute
 from gentrain.trained import TrainedRun
 
-WHERE = ("data.root", "data.repo")  # of pictures that were moved: that they are the same is checked
+WHERE = (
+    "data.root",
+    "data.repo",
+    "data.follow_links",
+)  # of pictures that were moved: that they are the same is checked
 OF_THE_RUN = ("model", "data", "optimizer", "train", "seed", "experiment", "resume", "init_from", "run_dir")
 
 
@@ -62,7 +66,9 @@ def open_data_of(trained: TrainedRun, config: Mapping[str, Any], split: str, pro
     """
     section = dict(trained.config["data"])
     moved = {
-        key: config["data"][key] for key in ("root", "repo") if key in section and config["data"].get(key)
+        key: config["data"][key]
+        for key in ("root", "repo", "follow_links")
+        if key in section and config["data"].get(key)
     }
     packed = open_data(section | absolute(moved), progress)
     if difference(trained.data_fingerprint, packed.fingerprint) == "pictures":
