@@ -348,6 +348,7 @@ def folder(root: Path, **changed: object) -> dict[str, object]:
         "background": "white",
         "held_out": 0.1,
         "verify": "times",
+        "follow_links": False,
         **VIEW,
     } | changed
 

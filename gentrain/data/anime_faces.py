@@ -34,7 +34,7 @@ class AnimeFaces:
     fit: Fit
     background: str
     held_out: Annotated[float, AtLeast(0), Below(0.5)]
-    follow_links: bool = False
+    follow_links: bool
 
     def check(self) -> None:
         self._inner.check()

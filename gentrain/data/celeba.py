@@ -50,7 +50,7 @@ class CelebA:
     size: Annotated[int, Between(8, 512)]
     channels: Literal[1, 3]
     count: Annotated[int, AtLeast(1)] | None
-    follow_links: bool = False
+    follow_links: bool
 
     def check(self) -> None:
         _on_disk(self.root)

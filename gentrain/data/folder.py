@@ -44,7 +44,7 @@ class Folder:
     background: str
     held_out: Annotated[float, AtLeast(0), Below(0.5)]
     verify: Literal["times", "content"]
-    follow_links: bool = False
+    follow_links: bool
 
     def check(self) -> None:
         if not self._path.exists():

@@ -51,7 +51,7 @@ class HuggingFace:
     fit: Fit
     background: str
     held_out: Annotated[float, AtLeast(0), Below(0.5)]
-    follow_links: bool = False
+    follow_links: bool
 
     def check(self) -> None:
         if find_spec("datasets") is None:
