@@ -450,7 +450,7 @@ train.open_data = open_data
     done = two_processes(*tiny, *VAE, "run_dir=run", before=other_pictures)
     assert [one.returncode for one in done] == [2, 2]
     said = (
-        "gentrain: data=folder has other pictures on one machine than on another; "
+        "gentrain: data=folder has other pictures or labels on one machine than on another; "
         "give all processes of a run the same ones\n"
     )
     assert sorted(one.stderr for one in done) == ["", said]

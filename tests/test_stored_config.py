@@ -6,14 +6,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 from conftest import Command
 from families import FAMILIES
 from omegaconf import OmegaConf
 
 import gentrain as library
-from gentrain.composing import CONFIG_DIR, compose_again
+from gentrain.composing import compose_again, engine
 from gentrain.config import PLAIN_KEYS, SECTIONS, flat
 from gentrain.errors import UserError
 from gentrain.registry import DATA, MODELS, OPTIMIZERS
@@ -32,7 +31,7 @@ NOT_CONFIGS = {
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with engine(None):
         return compose_again(list(overrides))
 
 

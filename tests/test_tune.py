@@ -87,7 +87,7 @@ MISTAKES = {
     "both": (["tune.space.model.encoder_blocks={low: 1, choices: [1, 2]}"], "must be a list of choices alone"),
     "upside down": (["tune.space.model.encoder_blocks={low: 9, high: 2}"], "low=9 must be below high=2"),
     "a fraction of a channel": (["tune.space.model.encoder_blocks={low: 1.5, high: 2}"], "is a whole number, so low, high and step must be"),
-    "out of its range": (["tune.space.model.encoder_blocks={low: -1, high: 2}"], "tune.space.model.encoder_blocks: -1 is not possible; it must be a whole number at least 0"),
+    "out of its range": (["tune.space.model.encoder_blocks={low: -1, high: 2}"], "tune.space.model.encoder_blocks: -1 is not possible; it must be a whole number between 0 and 1000"),
     "log from zero": (["tune.space.model.beta={low: 0, high: 2, log: true}"], "low=0 must be above 0 on a log scale"),
     "log and step": (["tune.space.model.beta={low: 1, high: 2, log: true, step: 1}"], "log and step cannot be combined"),
     "a step too large": (["tune.space.model.encoder_blocks={low: 1, high: 2, step: 3}"], "step=3 must be above 0 and at most high - low"),
