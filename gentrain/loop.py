@@ -92,6 +92,8 @@ def fit(this: Fit, state: State) -> State:
         look = look or this.batches.images.device.type == "cpu"
         trouble = _trouble(this, state.step, metrics, look)
         clock.stop(settings.batch_size)
+        if logs or checks or saves or trouble is not None or this.stop.requested:
+            this.run.check()
         if trouble is not None and logs:
             _log(this, state.step, metrics, clock)  # before it stops; going back cuts it off again
             logs = False
@@ -166,6 +168,7 @@ def _evaluate(this: Fit, state: State) -> bool:
             return False
         values[TAG] = found
     values = connection.from_main(partial(dict, values))  # all have the same, so that they decide alike
+    this.run.check()  # once more: what took long may have seen the directory go
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
     _keep_best(this, state, values)
@@ -206,6 +209,7 @@ def _sample(this: Fit, state: State) -> bool:
     if not is_main():
         return True
     levels = this.valid.view.levels
+    this.run.check()
     this.tracker.pictures(state.step, "samples", to_picture(torch.cat(drawn), levels))
     originals = this.valid.first(RECONSTRUCTIONS)
     rebuilt = this.learner.reconstruct(originals) if len(originals) else None
@@ -238,6 +242,7 @@ def save(this: Fit, state: State, name: str | None = None) -> None:
 
 
 def _write(this: Fit, state: State, name: str | None) -> None:
+    this.run.check()
     this.tracker.flush()
     parts = {key: part.state_dict() for key, part in this.learner.parts.items()}
     content = Checkpoint(

@@ -15,7 +15,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 import torchvision
@@ -28,8 +27,9 @@ from gentrain.errors import Busy, UserError
 from gentrain.files import remove_half_written, sync_directory, write_atomically
 from gentrain.ranks import world_size
 from gentrain.records import META, read_meta, read_result
+from gentrain.run_lock import RunLock
 from gentrain.stored_config import as_yaml
-from gentrain.stored_files import check_lock, dump_json
+from gentrain.stored_files import dump_json
 
 BEGINNING = "beginning.yaml"  # config.yaml under another name, while a new run takes over from an old one
 # What a run has before it is one. Nothing else is ever removed.
@@ -38,7 +38,6 @@ FOLDERS_OF_A_BEGINNING = ("checkpoints", "data")
 # Where a run that trains writes atomically; tasks on it may write elsewhere in its directory meanwhile.
 OWN_FILES = (BEGINNING, "config.yaml", "meta.json", "result.json", "metrics.jsonl")
 OWN_FOLDERS = ("checkpoints", "data", "samples", "reconstructions", "interpolation")
-A_LOOK_SECONDS = 0.3  # who asks whether a directory is locked holds its lock for much less
 
 
 class RunDir:
@@ -46,7 +45,9 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = filelock.FileLock(path / ".lock")
+        self._lock = RunLock(path)
+        self.check = self._lock.check  # before anything is written that comes after the beginning
+        self.checked = self._lock.checked
 
     @classmethod
     def create(cls, path: Path | None, name: str) -> RunDir:
@@ -84,13 +85,7 @@ class RunDir:
 
     def lock(self) -> None:
         """Hold the directory until the process ends, however it ends, else Busy."""
-        check_lock(self.path / ".lock")
-        try:
-            self._lock.acquire(timeout=A_LOOK_SECONDS)
-        except filelock.Timeout as error:
-            raise Busy(
-                f"another process is running in {self.path}; wait for it or choose another run_dir"
-            ) from error
+        self._lock.acquire()
         for name in OWN_FILES:
             remove_half_written(self.path, f"{name}*")
         for name in OWN_FOLDERS:

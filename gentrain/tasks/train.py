@@ -83,25 +83,30 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         _begin(command, learner, train_images, stored)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = _new_directory(command, held)
-        tracker = (
-            _record(command, directory, data, learner, place, state, console) if is_main() else NoTracker()
-        )
-        say_start(command, directory.path, data, learner, place, state, console)
-        fit_with = _fit_with(
-            command, directory, data, train_images, learner, place, state, tracker, stop, console
-        )
-        _train(replace(fit_with, judge=judge), state, console)
+        with directory.checked():
+            tracker = (
+                _record(command, directory, data, learner, place, state, console)
+                if is_main()
+                else NoTracker()
+            )
+            say_start(command, directory.path, data, learner, place, state, console)
+            fit_with = _fit_with(
+                command, directory, data, train_images, learner, place, state, tracker, stop, console
+            )
+            _train(replace(fit_with, judge=judge), state, console)
 
 
 def _new_directory(command: Plan, held: ExitStack) -> RunDir:
-    """Made and locked by rank 0."""
+    """Made and locked by rank 0, where the one that is returned holds the lock."""
+    made: list[RunDir] = []
 
     def make() -> str:
-        directory = RunDir.create(command.run_dir, command.name)
-        held.callback(directory.unlock)
-        return str(directory.path)
+        made.append(RunDir.create(command.run_dir, command.name))
+        held.callback(made[0].unlock)
+        return str(made[0].path)
 
-    return RunDir(Path(connection.from_main(make)))
+    path = Path(connection.from_main(make))
+    return made[0] if made else RunDir(path)
 
 
 def _last_checkpoint(directory: RunDir, held: ExitStack, console: Console) -> Checkpoint | None:
@@ -306,6 +311,8 @@ def _train(this: Fit, state: State, console: Console) -> None:
         if is_main():
             with suppress(OSError):  # on a full disk these fail too, and would hide why the run did
                 this.tracker.close()
+            this.run.check()
+            with suppress(OSError):
                 this.run.write_result(status, state.step, this.tracker.latest)
         say_end(this.run, status, state, console)
     connection.barrier()  # else who ends first has others killed while they write
