@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import logging
 import os
 import sys
 from copy import deepcopy
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,7 +39,8 @@ from gentrain.composing import (
 )
 from gentrain.console import guard_output, why_lost
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.registry import suggestion
+from gentrain.hydras_mistakes import in_a_sentence, is_hydras_mistake
+from gentrain.showing import show
 from gentrain.startup import raise_on_ctrl_c
 
 if TYPE_CHECKING:
@@ -71,15 +71,15 @@ def main() -> NoReturn:
         args = parser.parse_intermixed_args(arguments)
         _refuse_flags(args)
         if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-            _show(args, parser)
+            show(args, parser)
         else:
             sys.exit(_carry_out(check_jobs(args.overrides, args.multirun, args.config_dir), args.config_dir))
     except (UserError, RunFailed, Interrupted, KeyboardInterrupt) as error:
         sys.exit(_report(error))
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        if not _is_hydras(error):
+        if not is_hydras_mistake(error):
             raise
-        sys.exit(_report(UserError(_sentence(error))))
+        sys.exit(_report(UserError(in_a_sentence(error))))
     sys.exit(_status_of_print())
 
 
@@ -135,40 +135,6 @@ def _task(config: dict[str, Any]) -> Any:
     from gentrain import registry
 
     return registry.target(registry.look_up(registry.TASKS, "task", config["task"]))
-
-
-# For --hydra-help, which composes without gentrain's own config: what the gate wants, before what is typed.
-_AS_OURS = (
-    "hydra/hydra_logging=none", "hydra/job_logging=none", "hydra.output_subdir=null", "hydra.job.chdir=false",
-    "hydra.job.name=gentrain", "hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=.",
-)  # fmt: skip
-
-
-def _show(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """What Hydra prints of configs: --help, --hydra-help, --cfg, --info, and completion for shells."""
-    if args.resolve and not (args.cfg or args.help):
-        raise UserError("--resolve belongs to --cfg or --help")
-    asked = (args.cfg, args.info, args.shell_completion, args.run, args.multirun)
-    if not (args.help or args.hydra_help) and sum(map(bool, asked)) > 1:
-        raise UserError("give only one of --run, --multirun, --cfg, --info and --shell-completion")
-    overrides = of_the_run(args.overrides, args.config_dir)
-    with engine(args.config_dir) as hydra:
-        if args.help:
-            args.overrides = overrides
-            hydra.app_help("config", parser, args)
-        elif args.hydra_help:
-            args.overrides = [*_AS_OURS, *args.overrides]
-            hydra.hydra_help(None, parser, args)
-        elif args.cfg:
-            hydra.show_cfg("config", overrides, args.cfg, args.package, args.resolve)
-        elif args.shell_completion:
-            hydra.shell_completion("config", overrides)
-        else:
-            handlers = list(logging.root.handlers)
-            try:
-                hydra.show_info(args.info, "config", overrides)
-            finally:
-                logging.root.handlers = handlers  # what it logs with is not for what comes after it
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -327,29 +293,3 @@ def _status_of_print() -> int:
     if lost is None or isinstance(lost, BrokenPipeError):  # who closes a pipe has read enough
         return 0
     return _report(RunFailed(f"stdout cannot be written to ({lost.strerror}), so the answer is lost"))
-
-
-def _is_hydras(error: Exception) -> bool:
-    """Hydra says some mistakes with a bare ValueError; one from anywhere else is a failure of ours."""
-    if isinstance(error, HydraException | YAMLError):
-        return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    return module.split(".")[0] in ("hydra", "omegaconf")
-
-
-def _sentence(error: Exception) -> str:
-    """What Hydra says in paragraphs, in one sentence."""
-    if isinstance(error, YAMLError):
-        return f"a config file is no YAML: {' '.join(str(error).split())}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or [])
-        choose = f"; choose from {', '.join(options)}" if options else ""
-        return f"{group}={choice} is not known{suggestion(choice, options)}{choose}"
-    said: BaseException | None = error
-    while said is not None and not str(said).strip():  # Hydra may leave it to the cause
-        said = said.__cause__ or said.__context__
-    return " ".join(str(said or type(error).__name__).split())
