@@ -33,6 +33,7 @@ PLAIN_KEYS: dict[str, Any] = {
 }
 SECTIONS = ("model", "data", "optimizer", "device", "train")
 LARGEST_NUMBER = 10**18
+LARGEST_SEED = 10**90 - 1  # longer numbers would be refused when the run is read (stored_files.py)
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,11 @@ def _check_value(name: str, value: Any, annotation: Any) -> None:
         raise UserError(f"{name} must be given: {expected(annotation)}, for example {name}=...")
     if not fits(value, annotation):
         raise UserError(f"{name}={value} is not possible; it must be {expected(annotation)}")
-    # Floats and files end somewhere above; a seed is hashed as text and may be any number.
-    if isinstance(value, int) and abs(value) > LARGEST_NUMBER and name.rpartition(".")[2] != "seed":
-        raise UserError(f"{name}={value} is not possible; whole numbers end at {LARGEST_NUMBER}")
+    # Floats and files end somewhere above; a seed is hashed as text, and need only be read again.
+    largest = LARGEST_SEED if name.rpartition(".")[2] == "seed" else LARGEST_NUMBER
+    if isinstance(value, int) and abs(value) > largest:
+        end = largest if largest == LARGEST_NUMBER else f"{len(str(largest))} digits"
+        raise UserError(f"{name}={value} is not possible; whole numbers end at {end}")
 
 
 def _elsewhere(key: str) -> str:

@@ -21,6 +21,7 @@ from gentrain.build import make_learner, network_on_meta
 from gentrain.capacity import check_fits, in_words, training_bytes
 from gentrain.config import (
     LARGEST_NUMBER,
+    LARGEST_SEED,
     Schema,
     check,
     check_section,
@@ -121,7 +122,12 @@ def test_a_run_of_the_largest_numbers(gentrain: Command, tiny: list[str]) -> Non
     keys = [key for key in ANY if key.split(".")[0] != "model" and not key.endswith("max_steps")]
     keys += ["model.kl_warmup_steps", "data.count"]
     huge = [f"{key}={LARGEST_NUMBER}" for key in keys]
-    outcome = gentrain(*tiny, *FAMILIES["vae"], *huge, "train.max_steps=2", f"seed={10**400}", "run_dir=run")
+    command = [*tiny, *FAMILIES["vae"], *huge, "run_dir=run"]
+    outcome = gentrain(*command, "train.max_steps=2", f"seed={LARGEST_SEED + 1}")
+    assert outcome.status == 2 and "whole numbers end at 90 digits" in outcome.err, outcome.err
+    outcome = gentrain(*command, "train.max_steps=2", f"seed={LARGEST_SEED}")
+    assert outcome.status == 0, outcome.err
+    outcome = gentrain("resume=run", "train.max_steps=3")  # what has begun can be read again
     assert outcome.status == 0, outcome.err
     with pytest.MonkeyPatch.context() as patched:
         original = Minimize.train_step
