@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +16,82 @@ from gentrain.errors import UserError
 from gentrain.ranks import local_rank, world_size
 from gentrain.settings import Device
 
+# What multiplies in float32, or in less. Asked one by one: torch raises an error if it is asked for all by the
+# older functions in a process that has used these.
+_cudnn: Any = torch.backends.cudnn  # which has more than its types say
+_mkldnn: Any = torch.backends.mkldnn
+FLOAT32: tuple[Any, ...] = (
+    torch.backends.cuda.matmul,
+    *(_cudnn.conv, _cudnn.rnn),
+    *(_mkldnn.matmul, _mkldnn.conv, _mkldnn.rnn),
+)
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
 MOST_THREADS = 1024  # beside a machine's cores: a run may go on on a smaller machine with as many as before
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device with its numerics, as resolved from the `device` section."""
+    """A device with its numerics, as resolved from the `device` section. Making one changes nothing."""
 
     device: torch.device
     autocast: torch.dtype | None
     channels_last: bool
     compile: bool
     cuda_graph: bool
+    tf32: bool = False
+    deterministic: bool = False
+    threads: int | None = None  # None: as many as there are
 
     def autocasting(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
+    def apply(self) -> None:
+        """Set threads, matmul precision and determinism for the whole process: for one that is all ours."""
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            os.environ.setdefault(*CUBLAS)
+        torch.use_deterministic_algorithms(self.deterministic)
+        torch.backends.cudnn.benchmark = self.device.type == "cuda" and not self.deterministic
+        torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = self.tf32
+
+    @contextmanager
+    def numerics(self) -> Iterator[None]:
+        """The same while it is entered, for a process that is somebody else's: then all is as it was before.
+
+        What was not asked for is left alone: the threads, and determinism that the process has chosen.
+        """
+        with ExitStack() as undo:
+            for backend in FLOAT32:
+                undo.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+                backend.fp32_precision = "tf32" if self.tf32 else "ieee"
+            if self.threads is not None:
+                undo.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(self.threads)
+            if self.deterministic:
+                if CUBLAS[0] not in os.environ:
+                    undo.callback(os.environ.pop, CUBLAS[0], None)
+                    os.environ[CUBLAS[0]] = CUBLAS[1]
+                undo.callback(
+                    torch.use_deterministic_algorithms,
+                    torch.are_deterministic_algorithms_enabled(),
+                    warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+                )
+                torch.use_deterministic_algorithms(True)
+            if self.device.type == "cuda":
+                undo.enter_context(torch.cuda.device(self.device))
+                undo.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+                torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+            yield
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """`numerics` and `autocasting`."""
+        with self.numerics(), self.autocasting():
+            yield
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -67,20 +129,11 @@ def resolve(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def set_up(section: Mapping[str, Any]) -> Place:
-    """Set threads, matmul precision and determinism for this process, and say where to compute."""
+def place_of(section: Mapping[str, Any]) -> Place:
+    """Where and how to compute, as the `device` section says. UserError if that is not possible."""
     check_device(section)
     settings = Device(**section)
     name = resolve(settings.name)
-    threads = _threads_for_each() if settings.threads is None else settings.threads
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(settings.deterministic)
-    torch.backends.cudnn.benchmark = name == "cuda" and not settings.deterministic
-    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and name == "cuda")
     return Place(
         _device_of(name),
@@ -88,7 +141,17 @@ def set_up(section: Mapping[str, Any]) -> Place:
         name == "cuda" if settings.channels_last == "auto" else settings.channels_last,
         settings.compile,
         name == "cuda" and settings.cuda_graph,
+        settings.precision == "tf32",
+        settings.deterministic,
+        _threads_for_each() if settings.threads is None else settings.threads,
     )
+
+
+def set_up(section: Mapping[str, Any]) -> Place:
+    """Where and how to compute, set for the whole process: for the command, not for `gentrain.load`."""
+    place = place_of(section)
+    place.apply()
+    return place
 
 
 def _threads_for_each() -> int | None:
@@ -113,5 +176,4 @@ def _device_of(name: str) -> torch.device:
             f"process {local_rank()} of this machine has no GPU of its own: there are "
             f"{torch.cuda.device_count()}; start at most as many processes (--nproc-per-node)"
         )
-    torch.cuda.set_device(local_rank())
     return torch.device("cuda", local_rank())

@@ -16,7 +16,7 @@ from gentrain.build import make_network, network_on_meta
 from gentrain.capacity import check_codes, check_pictures
 from gentrain.config import check_section, schema_of
 from gentrain.data import image_shape
-from gentrain.device import Place, set_up
+from gentrain.device import Place, place_of
 from gentrain.errors import UserError
 from gentrain.files import expanded
 from gentrain.images import ImageShape
@@ -45,6 +45,7 @@ class TrainedRun:
     """A model with its weights: averaged ones where the run keeps an average, unless asked for the last ones.
 
     Images are uint8 levels (N, C, H, W), 0 .. `shape.levels` - 1. What a family cannot do raises UserError.
+    The process is the caller's: torch's settings and random state are after each call what they were before.
     """
 
     def __init__(
@@ -93,9 +94,11 @@ class TrainedRun:
         # The real one takes memory only if these are its weights.
         said = check_weights(expanded(run), weights, network_on_meta(config))
         place = _place(device)
-        model = make_network(config)
-        model.load_state_dict(weights)
-        model = model.to(place.device).to(memory_format=place.memory_format).eval()
+        # The first weights are drawn, from torch's default generator: it is the caller's.
+        with place.numerics(), torch.random.fork_rng(devices=()):
+            model = make_network(config)
+            model.load_state_dict(weights)
+            model = model.to(place.device).to(memory_format=place.memory_format).eval()
         trained = cls(directory, config, stored, model, place, average and "ema" in stored.parts)
         trained.remarks += [*remarks, *([said] if said else [])]
         return trained
@@ -118,7 +121,7 @@ class TrainedRun:
         check_pictures("n", n, self.shape)
         noise = image_streams(n, seed, "sample")
         if isinstance(self.model, DrawsPixels):
-            with self.place.autocasting():
+            with self.place.computing():
                 return self.model.draw(n, noise, draw or Draw(), progress).cpu()
         if draw not in (None, Draw()):
             raise UserError(
@@ -126,7 +129,7 @@ class TrainedRun:
             )
         parts = [noise[start : start + BATCH] for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
-        with self.place.autocasting():
+        with self.place.computing():
             return torch.cat([empty, *(self.generative.sample(len(part), part).cpu() for part in parts)])
 
     @torch.no_grad()
@@ -156,7 +159,7 @@ class TrainedRun:
         all_noise, ends, frames = image_streams(n, seed, "sample"), [], []
         for begin in range(0, n, BATCH):
             noise = all_noise[begin : begin + BATCH]
-            with self.place.autocasting():
+            with self.place.computing():
                 given = model.noise(len(noise), noise) if start is None else start[begin : begin + BATCH]
                 shown_BCHW, keep = given.to(self.place.device), max(0, watched - begin)
                 seen = [shown_BCHW[:keep].cpu()]
@@ -212,7 +215,8 @@ class TrainedRun:
             raise UserError(f"{self._a_family} draws no codes")
         if isinstance(self.model, Decodes):
             check_codes("n", n, self.model.latent_dim)
-        return self.model.draw_codes(n, image_streams(n, seed, "codes")).float().cpu()
+        with self.place.numerics():
+            return self.model.draw_codes(n, image_streams(n, seed, "codes")).float().cpu()
 
     @torch.no_grad()
     def decode(self, codes_ND: Tensor | np.ndarray) -> Tensor:
@@ -230,7 +234,7 @@ class TrainedRun:
         if bad:
             raise UserError(f"codes must be finite, but {bad} of their {codes.numel()} numbers are not")
         parts = [torch.empty((0, *self.shape.chw), dtype=torch.uint8)]
-        with self.place.autocasting():
+        with self.place.computing():
             parts += [self.model.decode(part.to(self.place.device)).cpu() for part in codes.split(BATCH)]
         return torch.cat(parts)
 
@@ -273,7 +277,7 @@ class TrainedRun:
         """The function of some images at a time, on the device, and of which ones they are."""
         images = self._checked(x_BCHW)
         stretches = [slice(start, start + BATCH) for start in range(0, max(1, len(images)), BATCH)]
-        with self.place.autocasting():
+        with self.place.computing():
             return torch.cat([function(images[s].to(self.place.device), s).cpu() for s in stretches])
 
     def _checked(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
@@ -298,4 +302,4 @@ def _place(device: str | Mapping[str, Any]) -> Place:
     section |= {"deterministic": False, "threads": None}
     section |= {"name": device} if isinstance(device, str) else device
     check_section("device", section, schema_of(Device))
-    return set_up(section | ({"precision": "float32"} if section["precision"] == "auto" else {}))
+    return place_of(section | ({"precision": "float32"} if section["precision"] == "auto" else {}))

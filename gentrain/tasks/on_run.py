@@ -49,10 +49,11 @@ def check_on_run(config: Mapping[str, Any], overrides: list[str], may_set: tuple
 
 
 def open_run(config: Mapping[str, Any], average: bool = True) -> TrainedRun:
-    """Says what is odd about the run's files."""
+    """Says what is odd about the run's files, and sets the whole process up as `device` says."""
     trained = TrainedRun.open(
         config["run"], checkpoint=config["checkpoint"], device=config["device"], average=average
     )
+    trained.place.apply()
     for remark in trained.remarks:
         say(Console(), remark)
     return trained
