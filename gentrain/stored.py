@@ -99,6 +99,11 @@ def check_weights(file: Path, weights: Mapping[str, Any], network: nn.Module) ->
         said = _fault(weights.get(name), expected.get(name))
         if said:
             raise UserError(f"{file} has the weights of another model: {name[:120]} {said}")
+    return not_finite(file, weights)
+
+
+def not_finite(file: Path, weights: Mapping[str, Tensor]) -> str:
+    """A sentence if some weights of the file are not finite, else ""."""
     bad = sum(int((~value.isfinite()).sum()) for value in weights.values())
     count = sum(value.numel() for value in weights.values())
     if not bad:

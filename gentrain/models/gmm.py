@@ -105,7 +105,9 @@ class GMM(nn.Module):
         wide = torch.float32 if psi_KD.device.type == "mps" else torch.float64
         scaled_KDR = factor_KDR.to(wide) * psi_KD.to(wide).rsqrt()[..., None]
         eye_RR = torch.eye(factor_KDR.shape[2], dtype=wide, device=psi_KD.device)
-        root_KRR = torch.linalg.cholesky(eye_RR + scaled_KDR.transpose(1, 2) @ scaled_KDR)
+        root_KRR, failed_K = torch.linalg.cholesky_ex(eye_RR + scaled_KDR.transpose(1, 2) @ scaled_KDR)
+        # Of weights that are not finite there is none: figures are NaN then, as those of any other family.
+        root_KRR = torch.where((failed_K == 0)[:, None, None], root_KRR, math.nan)
         with torch.no_grad():
             right_KBR = d_KBD @ (factor_KDR / psi_KD[..., None])
             m_KRB = torch.cholesky_solve(right_KBR.to(wide).transpose(1, 2), root_KRR)

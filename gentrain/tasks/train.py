@@ -34,7 +34,7 @@ from gentrain.records import METRICS, check_records, read_metrics
 from gentrain.rundir import RunDir, what_changed
 from gentrain.settings import Train
 from gentrain.signals import StopRequest
-from gentrain.stored import check_weights, load_asked, load_parts, run_of, weights_of
+from gentrain.stored import check_weights, load_asked, load_parts, not_finite, run_of, weights_of
 from gentrain.stored_config import as_yaml
 from gentrain.tasks.failures import failures_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
@@ -151,9 +151,19 @@ def _take_over(
     if changed:
         _accept_change(command, data, stored, console)
     load_parts(learner.parts, stored, command.start_from or cast(Path, command.run_dir))
+    _refuse_diverged(command, learner, stored)
     # A best figure of other validation pictures, or of another run, is none of this one.
     best = None if command.start_from or changed else stored.best
     return State(stored.step, best, stored.pending, stored.rollbacks)
+
+
+def _refuse_diverged(command: Plan, learner: Learner, stored: Checkpoint) -> None:
+    """UserError if what is gone on from, an average included, is not finite: no step would mend it."""
+    run = command.run_dir
+    file = command.start_from or cast(Path, run) / "checkpoints" / checkpoints.file_name(stored.step)
+    for part in learner.parts.values():
+        if isinstance(part, nn.Module) and (said := not_finite(file, part.state_dict())):
+            raise UserError(f"{said}; go on from an earlier checkpoint file, if there is one, with resume=")
 
 
 def _begin(command: Plan, learner: Learner, images: Images, stored: Checkpoint | None) -> None:
