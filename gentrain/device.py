@@ -16,8 +16,8 @@ from gentrain.errors import UserError
 from gentrain.ranks import local_rank, world_size
 from gentrain.settings import Device
 
-# What multiplies in float32, or in less. Asked one by one: torch raises an error if it is asked for all by the
-# older functions in a process that has used these.
+# What multiplies in float32, or in less. Asked one by one: torch raises an error if it is asked for all by
+# the older functions in a process that has used these.
 _cudnn: Any = torch.backends.cudnn  # which has more than its types say
 _mkldnn: Any = torch.backends.mkldnn
 FLOAT32: tuple[Any, ...] = (
