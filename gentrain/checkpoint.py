@@ -26,7 +26,7 @@ import torch
 from gentrain import connection
 from gentrain.config import expected, fits, schema_of
 from gentrain.errors import RunFailed, UserError
-from gentrain.files import NO_SPACE, write_atomically
+from gentrain.files import in_words, write_atomically
 from gentrain.ranges import AtLeast
 from gentrain.step_names import file_name as file_name
 from gentrain.step_names import newest_first as newest_first
@@ -73,18 +73,19 @@ _FIELDS = schema_of(Checkpoint)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically. A full disk is a RunFailed that names the file and the last good checkpoint."""
+    """Write atomically. A disk that is full or fails is a RunFailed that names the last good one, too."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
     try:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, *seal(buffer.getbuffer()))
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        reason = in_words(error)
+        if reason is None:
             raise
         good = newest_first(path.parent)
         kept = f"the last good checkpoint is {good[0]}" if good else "there is no earlier checkpoint"
-        raise RunFailed(f"no space left to write {path}; {kept}; free some space and resume") from error
+        raise RunFailed(f"{reason}; {kept}") from error
 
 
 def load(path: Path) -> Checkpoint:

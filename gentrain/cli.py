@@ -39,6 +39,7 @@ from gentrain.composing import (
 )
 from gentrain.console import guard_output, why_lost
 from gentrain.errors import Interrupted, RunFailed, UserError
+from gentrain.files import failures_of_files
 from gentrain.hydras_mistakes import in_a_sentence, is_hydras_mistake
 from gentrain.showing import show
 from gentrain.startup import raise_on_ctrl_c
@@ -102,7 +103,8 @@ def _carry_out(command: Command, config_dir: str | None) -> int:
             from gentrain.sweeps.sweep import run_sweep
 
             raise_on_ctrl_c()
-            return run_sweep(command.sweep, _run)
+            with failures_of_files():
+                return run_sweep(command.sweep, _run)
         if command.searches:
             overrides = [*command.of_hydra, *command.overrides, "hydra.mode=MULTIRUN"]
             hydra.multirun("config", _foreign_job, overrides)
@@ -115,7 +117,8 @@ def _carry_out(command: Command, config_dir: str | None) -> int:
 def _run(config: dict[str, Any], overrides: list[str]) -> None:
     task = _task(config)
     raise_on_ctrl_c()
-    task.run(config, overrides)
+    with failures_of_files():
+        task.run(config, overrides)
 
 
 def _foreign_job(composed: DictConfig) -> None:

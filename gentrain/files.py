@@ -9,9 +9,14 @@ from pathlib import Path
 
 import filelock
 
-from gentrain.errors import UserError
+from gentrain.errors import RunFailed, UserError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: full, or over a quota or limit
+# What a disk, a network, or whoever manages them is the reason for, and no line of ours.
+OF_THE_MACHINE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.ETIMEDOUT),
+)
 
 
 def expanded(path: str | Path) -> Path:
@@ -22,9 +27,46 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path} has no meaning here ({error})") from error
 
 
-def out_of_space(error: BaseException) -> bool:
-    """Whether it, or what it was raised from, says that a disk is full."""
-    return any(isinstance(one, OSError) and one.errno in NO_SPACE for one in (error, error.__cause__))
+def of_the_machine(error: BaseException) -> bool:
+    """Whether it, or what it was raised from, is a failure of files that is no fault of ours."""
+    return any(isinstance(one, OSError) and in_words(one) is not None for one in (error, error.__cause__))
+
+
+def in_words(error: OSError) -> str | None:
+    """Which file and why, if the machine is the reason; else None."""
+    where = error.filename if isinstance(error.filename, str) else "a file"
+    if error.errno in NO_SPACE:
+        return f"no space left to write {where}"
+    if error.errno in OF_THE_MACHINE and error.strerror:
+        return f"{where} cannot be used: {error.strerror}"
+    return None
+
+
+@contextmanager
+def failures_of_files() -> Iterator[None]:
+    """An OSError of the machine becomes a sentence. Another one keeps its traceback."""
+    try:
+        yield
+    except OSError as error:
+        sentence = in_words(error)
+        if sentence is None:
+            raise
+        advice = "; free some, and give the same command" if error.errno in NO_SPACE else ""
+        raise RunFailed(sentence + advice) from error
+
+
+@contextmanager
+def still_there(folder: Path) -> Iterator[None]:
+    """For a command's own folder, which is there: that somebody takes it away meanwhile is a RunFailed.
+
+    Any other file that is missing is a fault of ours and keeps its traceback.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if folder.exists():
+            raise
+        raise RunFailed(f"{folder} is gone: it was removed or renamed while the command ran") from error
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
@@ -71,8 +113,9 @@ def alone_in(directory: Path) -> Iterator[Path]:
 
     So what two commands write at the same moment is that of the later one, and no mixture.
     """
-    directory.mkdir(exist_ok=True)  # what it lies in is there, or has just been removed
-    with filelock.FileLock(directory / ".lock"):
+    with still_there(directory.parent):
+        directory.mkdir(exist_ok=True)
+    with still_there(directory), filelock.FileLock(directory / ".lock"):
         remove_half_written(directory)
         yield directory
 

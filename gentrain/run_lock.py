@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from gentrain.errors import Busy, RunFailed
+from gentrain.errors import Busy, RunFailed, UserError
 from gentrain.stored_files import check_lock
 
 NAME = ".lock"
@@ -35,13 +35,17 @@ class RunLock:
         self._descriptor = -1  # of the directory: while it is open, its inode becomes no other's
 
     def acquire(self) -> None:
-        """Raises Busy, and Unreadable if what lies there is no lock."""
+        """Raises Busy; UserError if nothing can be written there, or what lies there is no lock."""
         check_lock(self._directory / NAME)
         try:
             self._lock.acquire(timeout=A_LOOK_SECONDS)
         except filelock.Timeout as error:
             raise Busy(
                 f"another process is running in {self._directory}; wait for it or choose another run_dir"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{self._directory} cannot be written ({error.strerror}); make it writable, or copy it elsewhere"
             ) from error
         if os.name != "nt":  # which lets nobody remove or rename what is open
             if self._descriptor < 0:

@@ -66,6 +66,15 @@ class RunDir:
                 run.unlock()
                 raise Busy(f"another process has just made {path}; run the command again to go on in it")
             return run
+        try:
+            return cls._with_default_name(name)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be made ({error.strerror}); say with run_dir= where a run may be"
+            ) from error
+
+    @classmethod
+    def _with_default_name(cls, name: str) -> RunDir:
         now = datetime.now()
         base = Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{name}"
         suffix = 1

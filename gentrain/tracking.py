@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Mapping
 from io import BytesIO
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from gentrain import hparams
-from gentrain.files import write_atomically
+from gentrain.files import naming, write_atomically
 from gentrain.records import read_metrics
 from gentrain.step_names import file_name
 from gentrain.stored_files import dump_json
@@ -35,6 +37,7 @@ class Tracker:
     def __init__(self, directory: Path, start_step: int) -> None:
         self.directory = directory
         self.path = directory / "metrics.jsonl"
+        threading.excepthook = _say_unless_raised_again
         self._open(start_step)
 
     def _open(self, start_step: int) -> None:
@@ -65,8 +68,9 @@ class Tracker:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.latest |= values
-        self._lines.write(dump_json({"step": step} | dict(values)) + "\n")
-        self._lines.flush()
+        with naming(self.path):
+            self._lines.write(dump_json({"step": step} | dict(values)) + "\n")
+            self._lines.flush()
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, step)
 
@@ -81,8 +85,9 @@ class Tracker:
 
     def flush(self) -> None:
         """Put all on disk: a checkpoint must never be ahead of the curves that lead to it."""
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        with naming(self.path):
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
         self._writer.flush()
 
     def close(self) -> None:
@@ -110,6 +115,12 @@ class NoTracker:
 
     def close(self) -> None:
         pass
+
+
+def _say_unless_raised_again(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread keeps what it fails of, and the next one to write an event raises it."""
+    if not isinstance(failure.thread, _AsyncWriterThread):
+        threading.__excepthook__(failure)
 
 
 def _seconds_of_event_files(directory: Path) -> list[int]:

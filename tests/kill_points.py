@@ -1,5 +1,7 @@
 """A warm process that carries out commands in forks of itself, each killed before its n-th file operation.
 
+Or all operations fail from the n-th one on, as on a disk that is full, or mounted for reading.
+
 Run as a script: requests come as lines of JSON on stdin, and answers go as lines of JSON to stdout. What counts is
 what Python's audit events say before it is done (open for writing, rename, remove, mkdir, rmdir), and each fsync.
 """
@@ -34,11 +36,16 @@ class Forker:
         command = [sys.executable, __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def __call__(self, *arguments: str, kill_at: int | None = None) -> Ended:
-        """The command in this process's folder, whose cache it has too; killed before operation `kill_at`."""
+    def __call__(
+        self, *arguments: str, kill_at: int | None = None, fail: tuple[int, int] | None = None
+    ) -> Ended:
+        """The command in this process's folder, whose cache it has too; killed before operation `kill_at`.
+
+        `fail`: from which operation on all fail, and the number of the error.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = {"folder": str(Path.cwd()), "arguments": arguments, "kill_at": kill_at}
+        request = {"folder": str(Path.cwd()), "arguments": arguments, "kill_at": kill_at, "fail": fail}
         self._process.stdin.write(json.dumps(request | {"cache": os.environ["GENTRAIN_CACHE"]}) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -52,7 +59,8 @@ class Forker:
 class Counter:
     """Counts file operations below a folder, and ends the process without a word before one of them."""
 
-    def __init__(self, folder: str, kill_at: int | None) -> None:
+    def __init__(self, folder: str, kill_at: int | None, fail: tuple[int, int] | None) -> None:
+        self._fails_at, self._error = fail or (None, 0)
         self._folder, self._kill_at, self.operations = folder, kill_at, list[str]()
         real_fsync = os.fsync
 
@@ -78,6 +86,9 @@ class Counter:
         if len(self.operations) + 1 == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.operations.append(f"{event} {os.fsdecode(path)}")
+        if self._fails_at is not None and len(self.operations) >= self._fails_at:
+            name = () if event == "fsync" else (os.fsdecode(path),)
+            raise OSError(self._error, os.strerror(self._error), *name)
 
 
 def carry_out(request: dict[str, Any], output: IO[bytes]) -> Ended:
@@ -93,7 +104,7 @@ def carry_out(request: dict[str, Any], output: IO[bytes]) -> Ended:
             os.chdir(request["folder"])
             os.environ["GENTRAIN_CACHE"] = request["cache"]
             sys.argv = ["gentrain", *request["arguments"]]
-            counter = Counter(request["folder"], request["kill_at"])
+            counter = Counter(request["folder"], request["kill_at"], request["fail"])
             from gentrain.cli import main
 
             try:

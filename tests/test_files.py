@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
+import filelock
 import pytest
+from conftest import Command
+from families import FAMILIES
 
 from gentrain import files
-from gentrain.files import alone_in, remove_half_written, write_atomically
+from gentrain.errors import RunFailed
+from gentrain.files import alone_in, failures_of_files, remove_half_written, still_there, write_atomically
 
 
 def test_one_file_written_twice_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +80,65 @@ def test_an_error_names_the_file_and_leaves_the_old_one(
     monkeypatch.undo()
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_no_place_for_a_run_and_a_run_that_cannot_be_written(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*tiny, *FAMILIES["vae"], "train.max_steps=1"]
+    gentrain(*command, "run_dir=first")
+
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        if path != Path():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", read_only)
+        new = gentrain(*command)
+    assert (new.status, new.err.count("\n")) == (2, 1), new.err
+    assert "cannot be made (Read-only file system); say with run_dir=" in new.err
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", lambda *_, **__: read_only(Path("first/.lock")))
+        again = gentrain("resume=first", "train.max_steps=2")
+    assert (again.status, again.err.count("\n")) == (2, 1), again.err
+    assert "first cannot be written (Read-only file system)" in again.err
+
+
+def test_only_a_folder_of_the_commands_own_may_vanish(tmp_path: Path) -> None:
+    own = tmp_path / "run"
+    own.mkdir()
+    with pytest.raises(FileNotFoundError), failures_of_files(), still_there(own):
+        (own / "forgotten" / "file").write_text("")
+    with pytest.raises(RunFailed, match="run is gone"), failures_of_files(), still_there(own):
+        shutil.rmtree(own)
+        write_atomically(own / "config.yaml", b"")
+    own.mkdir()
+    with pytest.raises(RunFailed, match="task is gone"), alone_in(own / "task"):
+        shutil.rmtree(own)
+        write_atomically(own / "task" / "made", b"")
+    with pytest.raises(RunFailed, match="run is gone"), alone_in(own / "task"):
+        pass
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_a_run_that_has_begun_says_how_to_go_on(
+    vanishes: bool, gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the default run_dir the same command would begin another run."""
+    from gentrain.tracking import Tracker
+
+    def flush(tracker: Tracker) -> None:
+        if (tracker.directory / "config.yaml").exists():  # not before it is a run
+            if vanishes:
+                shutil.rmtree(tracker.directory)
+                (tracker.directory / "file").write_text("")
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(tracker.path))
+
+    monkeypatch.setattr(Tracker, "flush", flush)
+    ended = gentrain(*tiny, *FAMILIES["vae"])
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended.err
+    if vanishes:
+        assert " was removed while its run trained" in ended.err
+    else:
+        run = next(Path("outputs").glob("*/*"))
+        assert ended.err.endswith(f"to go on once that is put right: gentrain resume={run}\n")

@@ -6,6 +6,7 @@ another one may be writing (a sweep's records) may stay.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from kill_points import Forker
+from kill_points import Ended, Forker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 VAE = ["model=vae", "model.latent_dim=3", "model.width=4", "model.hidden=8", "model.mixtures=2"]
@@ -115,29 +116,30 @@ def spread(numbers: list[int], count: int) -> list[int]:
     return [numbers[(2 * part + 1) * len(numbers) // (2 * count)] for part in range(count)]
 
 
+def in_a_copy(name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go into a copy of the place, always of the same path, which files hold."""
+    copy = tmp_path / "work"
+    shutil.copytree(place, copy, symlinks=True)
+    if name in ("new", "inspect"):
+        shutil.rmtree(copy / "cache")
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("GENTRAIN_CACHE", str(copy / "cache"))
+    return copy
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_killed_and_typed_again(
     name: str, fork: Forker, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
-
-    def in_a_copy(folder: str) -> Path:
-        copy = tmp_path / "work"  # always of the same name: files hold paths
-        shutil.copytree(place, copy, symlinks=True)
-        if name in ("new", "inspect"):
-            shutil.rmtree(copy / "cache")
-        monkeypatch.chdir(copy)
-        monkeypatch.setenv("GENTRAIN_CACHE", str(copy / "cache"))
-        return copy
-
-    copy = in_a_copy("whole")
+    copy = in_a_copy(name, place, tmp_path, monkeypatch)
     ended = fork(*case.command)
     assert ended.status == 0, ended.output
     whole = content(copy)
     shutil.rmtree(copy)
     for point in points_of(case, ended.operations):
         where = f"killed before operation {point}, {ended.operations[point - 1]}"
-        copy = in_a_copy("cut")
+        copy = in_a_copy(name, place, tmp_path, monkeypatch)
         killed = fork(*case.command, kill_at=point)
         assert killed.status == -signal.SIGKILL, (where, killed.output)
         again = fork(*case.command)
@@ -145,6 +147,34 @@ def test_killed_and_typed_again(
         assert "Traceback" not in again.output, (where, again.output)
         assert_same_content(content(copy), whole, where)
         shutil.rmtree(copy)
+
+
+ERRORS = (errno.EROFS, errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_disk_that_fails_is_one_sentence(
+    name: str, fork: Forker, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first operation on, and from one in the middle, with one error after the other."""
+    case, number = CASES[name], list(CASES).index(name)
+    first, second = (ERRORS[(number + more) % len(ERRORS)] for more in (0, 1))
+    copy = in_a_copy(name, place, tmp_path, monkeypatch)
+    assert_one_sentence(fork(*case.command, fail=(1, first)), first)
+    whole = fork(*case.command)
+    assert whole.status == 0, whole.output
+    shutil.rmtree(copy)
+    in_a_copy(name, place, tmp_path, monkeypatch)
+    middle = len(whole.operations) // 2
+    assert_one_sentence(fork(*case.command, fail=(middle, second)), second)
+
+
+def assert_one_sentence(ended: Ended, error: int) -> None:
+    where = (errno.errorcode[error], ended.output)
+    assert ended.status in (1, 2), where
+    assert "Traceback" not in ended.output, where
+    full = "no space left" in ended.output and error in (errno.ENOSPC, errno.EDQUOT)
+    assert full or os.strerror(error) in ended.output, where
 
 
 def assert_same_content(found: dict[str, Any], whole: dict[str, Any], where: str) -> None:

@@ -23,7 +23,7 @@ from gentrain.sweeps.state import (
     FINISHED,
     State,
     earlier,
-    if_there_is_space,
+    if_it_can_be_written,
     read_state,
 )
 
@@ -35,7 +35,7 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
     found = [read_state(folder, job) for job in jobs]
     rows = {job.name: _row(folder, job, state) for job, state in zip(jobs, found, strict=True)}
     check_lock(folder / ".sweep.lock")
-    with if_there_is_space(folder / FILE), filelock.FileLock(folder / ".sweep.lock"):
+    with if_it_can_be_written(folder / FILE), filelock.FileLock(folder / ".sweep.lock"):
         remove_half_written(folder, f"{FILE}*")
         others = {row["name"]: row for row in _rows(folder / FILE) if row["name"] not in rows}
         content = {

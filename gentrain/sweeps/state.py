@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from gentrain.files import out_of_space, write_atomically
+from gentrain.files import in_words, of_the_machine, write_atomically
 from gentrain.records import is_count, numbers_of
 from gentrain.step_names import newest_first, step_of
 from gentrain.stored_files import Unreadable, check_lock, dump_json, read_json_object
@@ -96,20 +96,21 @@ def write_record(folder: Path, job: Job, status: str, seconds: float, error: str
     """`seconds`: of this session; they are added up."""
     total = float(read_record(folder, job).get("seconds") or 0.0) + seconds
     content = {"status": status, "seconds": round(total, 3), "error": error}
-    with if_there_is_space(_record(folder, job)):
+    with if_it_can_be_written(_record(folder, job)):
         (folder / RECORDS).mkdir(exist_ok=True)
         write_atomically(_record(folder, job), dump_json(content).encode())
 
 
 @contextmanager
-def if_there_is_space(file: Path) -> Iterator[None]:
-    """A full disk is for the runs to fail of; that it cannot be noted beside them stops nothing."""
+def if_it_can_be_written(file: Path) -> Iterator[None]:
+    """A full or failing disk is for the runs to fail of; what cannot be noted beside them stops nothing."""
     try:
         yield
     except OSError as error:
-        if not out_of_space(error):
+        if not of_the_machine(error):
             raise
-        print(f"gentrain: no space left to write {file}", file=sys.stderr, flush=True)
+        error.filename = str(file)
+        print(f"gentrain: {in_words(error)}", file=sys.stderr, flush=True)
 
 
 def _record(folder: Path, job: Job) -> Path:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from gentrain.composing import is_hydras, key_of
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import expanded
+from gentrain.files import expanded, still_there
 from gentrain.signals import StopRequest
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, Run, in_a_process, in_this_process, stop_file, under_submitit
@@ -137,8 +137,15 @@ def run_sweep(sweep: Sweep, run: Run) -> int:
     """
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"sweep_dir={sweep.folder} cannot be made: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
         raise UserError(f"sweep_dir={sweep.folder} cannot be made: {error}") from error
+    with still_there(sweep.folder):
+        return _carried_out(sweep, run)
+
+
+def _carried_out(sweep: Sweep, run: Run) -> int:
     print(f"sweep of {len(sweep.jobs)} jobs: {sweep.folder}")
     left = [job for job in sweep.jobs if _is_left(sweep.folder, job)]
     write_report(sweep.folder, sweep.jobs)

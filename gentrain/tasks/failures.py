@@ -1,11 +1,10 @@
-"""Out of memory, out of space: failures of the machine during training, in words."""
+"""Failures of the machine during training, in words that say how to go on."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +12,13 @@ import torch
 from gentrain.build import network_on_meta
 from gentrain.distributed import sees_whole_batch
 from gentrain.errors import RunFailed
-from gentrain.files import out_of_space
+from gentrain.files import in_words
 from gentrain.ranks import world_size
 
 
 @contextmanager
-def failures_explained(config: Mapping[str, Any], run: Path | None) -> Iterator[None]:
-    """Out of memory and out of space, in a sentence that says what to do."""
+def failures_explained(config: Mapping[str, Any]) -> Iterator[None]:
+    """Out of memory, in a sentence that says what to do."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -28,11 +27,20 @@ def failures_explained(config: Mapping[str, Any], run: Path | None) -> Iterator[
         if not re.search("can't allocate memory|bad_alloc|not enough memory", str(error)):
             raise
         raise _out_of_memory(config) from error
-    except OSError as error:
-        if not out_of_space(error):
+
+
+@contextmanager
+def files_explained(to_go_on: str) -> Iterator[None]:
+    """For a run that has begun: a failure of files ends with the command that goes on in it."""
+    try:
+        yield
+    except (OSError, RunFailed) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        words = in_words(reason) if isinstance(reason, OSError) else None
+        if words is None:
             raise
-        where = error.filename or run or "the run directory"
-        raise RunFailed(f"no space left to write {where}; free some space and resume") from error
+        said = str(error) if isinstance(error, RunFailed) else words
+        raise RunFailed(f"{said}; to go on once that is put right: {to_go_on}") from reason
 
 
 def _out_of_memory(config: Mapping[str, Any]) -> RunFailed:

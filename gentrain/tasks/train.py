@@ -22,7 +22,7 @@ from gentrain.data.fingerprints import difference, parts_of
 from gentrain.data.images import Images
 from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import out_of_space
+from gentrain.files import of_the_machine
 from gentrain.from_pictures import settle, start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, Judge, State, fit
@@ -36,7 +36,7 @@ from gentrain.settings import Train
 from gentrain.signals import StopRequest
 from gentrain.stored import check_weights, load_asked, load_parts, not_finite, run_of, weights_of
 from gentrain.stored_config import as_yaml
-from gentrain.tasks.failures import failures_explained
+from gentrain.tasks.failures import failures_explained, files_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start, started_by
@@ -61,7 +61,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         connection.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
-        failures_explained(command.config, command.run_dir),
+        failures_explained(command.config),
     ):
         check_same_command(command)
         stored = None
@@ -89,11 +89,15 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
                 if is_main()
                 else NoTracker()
             )
-            say_start(command, directory.path, data, learner, place, state, console)
-            fit_with = _fit_with(
-                command, directory, data, train_images, learner, place, state, tracker, stop, console
-            )
-            _train(replace(fit_with, judge=judge), state, console)
+            again = f"{started_by()} {as_typed('resume', directory.path)}"
+            if judge is not None:  # a search goes on with its own command
+                again = "give the same command"
+            with files_explained(again):
+                say_start(command, directory.path, data, learner, place, state, console)
+                fit_with = _fit_with(
+                    command, directory, data, train_images, learner, place, state, tracker, stop, console
+                )
+                _train(replace(fit_with, judge=judge), state, console)
 
 
 def _new_directory(command: Plan, held: ExitStack) -> RunDir:
@@ -313,7 +317,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
         again = f"{started_by()} {as_typed('resume', this.run.path)}"
         raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
     except (RunFailed, OSError) as error:
-        if out_of_space(error):
+        if of_the_machine(error):
             status = "interrupted"
         raise
     finally:

@@ -16,8 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from gentrain.config import check as check_config
-from gentrain.errors import RunFailed, UserError
-from gentrain.files import out_of_space
+from gentrain.errors import UserError
 from gentrain.tasks import train
 from gentrain.tasks.plan import absolute
 from gentrain.tuning.search import (
@@ -64,13 +63,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     paths = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
     search = search_of(config, [*paths, *overrides])
-    try:
-        search_on(search, Console(), sources.get("command-line"))
-    except OSError as error:
-        if not out_of_space(error):
-            raise
-        where = error.filename or search.directory
-        raise RunFailed(f"no space left to write {where}; free some, and give the same command") from error
+    search_on(search, Console(), sources.get("command-line"))
 
 
 def search_of(config: Mapping[str, Any], overrides: list[str]) -> Search:

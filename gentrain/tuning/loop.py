@@ -7,6 +7,7 @@ from rich.console import Console
 
 from gentrain.data import open_data
 from gentrain.errors import Interrupted, RunFailed, UserError
+from gentrain.files import still_there
 from gentrain.progress import preparing, say
 from gentrain.tuning.plots import write_plots
 from gentrain.tuning.report import STATES, best_of, print_study, write_reports
@@ -32,6 +33,11 @@ def search_on(search: Search, console: Console, config_dir: str | None) -> None:
             console,
             "nothing is evaluated before a trial's end, so none is pruned: see train.eval_every_steps",
         )
+    with still_there(search.directory):
+        _take_trials(search, store, console, config_dir)
+
+
+def _take_trials(search: Search, store: Store, console: Console, config_dir: str | None) -> None:
     failures = 0
     try:
         while failures < search.settings.failures_in_a_row and (claimed := store.next_trial()):

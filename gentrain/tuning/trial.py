@@ -10,7 +10,7 @@ from pathlib import Path
 from optuna.trial import Trial, TrialState
 
 from gentrain.errors import Busy, RunFailed, UserError
-from gentrain.files import out_of_space
+from gentrain.files import of_the_machine
 from gentrain.records import METRICS, read_metrics, read_result
 from gentrain.rundir import RunDir
 from gentrain.tasks import train
@@ -78,7 +78,7 @@ def _trained(search: Search, trial: Trial, run_dir: Path) -> Outcome:
     except (NoSuchFigure, Busy):  # a person may have just resumed the trial by hand: it has not failed
         raise
     except (UserError, RunFailed) as error:
-        if out_of_space(error):
+        if of_the_machine(error):
             raise
         return Outcome(TrialState.FAIL, why=str(error))
     outcome = _ended(run_dir, search.metric)
