@@ -265,3 +265,14 @@ def test_chance_damage_never_escapes() -> None:
             result = decode(bytes(data[: random.integers(len(data)) if case % 4 == 0 else None]), 8, 3)
             assert time.perf_counter() - before < 1
             assert isinstance(result, str) or result.shape == (3, 8, 8)
+
+
+def test_an_indexed_png_without_its_colours() -> None:
+    """Pillow asserts that they are there: the fault is the file's."""
+    buffer = io.BytesIO()
+    Image.new("P", (9, 9)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    said = decode(data[:start] + data[end:], 8, 3)
+    assert isinstance(said, str) and said.startswith("damaged"), said

@@ -42,6 +42,7 @@ DAMAGE = (
     EOFError,
     IndexError,
     KeyError,
+    AssertionError,  # of an indexed PNG without its colours
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
