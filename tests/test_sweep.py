@@ -539,3 +539,17 @@ def test_jobs_side_by_side_outlive_a_kill_and_stop_together(
     done = gentrain(*[text for text in command if "hydra" not in text])
     assert done.status == 0, done.err
     assert [starts(row["run"]) for row in rows()] == [[0, 2], [0, 4]]
+
+
+def test_a_run_that_is_about_to_begin_in_another_process_is_running(tmp_path: Path) -> None:
+    """It has its directory and its lock, and no config.yaml yet: a sweep typed twice at once sees it so."""
+    job = states.Job("one", (), {}, tmp_path / "one", True, {})
+    assert job.directory is not None
+    job.directory.mkdir()
+    states.write_record(tmp_path, job, states.RUNNING, 0.0, None)
+    assert states.read_state(tmp_path, job).status == states.KILLED
+    run = RunDir(job.directory)
+    run.lock()
+    assert states.read_state(tmp_path, job).status == states.RUNNING
+    run.unlock()
+    assert states.read_state(tmp_path, job).status == states.KILLED

@@ -40,6 +40,8 @@ def read_state(folder: Path, job: Job) -> State:
     record, directory = read_record(folder, job), job.directory
     seconds, error, said = record.get("seconds"), record.get("error"), record.get("status", NOT_STARTED)
     if directory is None or not (directory / "config.yaml").is_file():
+        if directory is not None and locked(directory):  # it is about to begin
+            return State(RUNNING, seconds=seconds)
         return State(KILLED if said == RUNNING else said, seconds=seconds, error=error)
     result = _read(directory / "result.json")
     step = result["step"] if is_count(result.get("step")) else last_saved(directory)
