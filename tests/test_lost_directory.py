@@ -16,7 +16,8 @@ from families import FAMILIES, assert_same, newest
 
 from gentrain.learners.minimize import Minimize
 from gentrain.run_lock import Lost
-from gentrain.rundir import RunDir
+from gentrain.rundir import RunDir, is_run
+from gentrain.tasks import plan
 from gentrain.tracking import Tracker
 
 LINUX = sys.platform == "linux"
@@ -186,3 +187,16 @@ def test_a_directory_that_is_not_held_is_not_asked_for(tmp_path: Path) -> None:
         held.check()
     held.unlock()
     held.check()
+
+
+def test_a_directory_that_becomes_a_run_while_it_is_asked_for_is_one(
+    gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of two commands that are typed at once: the slower one finds the other's run, and no strange folder."""
+    command = [*tiny, *FAMILIES["vae"], "run_dir=run"]
+    assert gentrain(*command).status == 0
+    answers = iter([False])
+    monkeypatch.setattr(plan, "is_run", lambda path: next(answers, None) is None and is_run(path))
+    outcome = gentrain(*command)
+    assert outcome.status == 0
+    assert "already finished" in outcome.out + outcome.err

@@ -62,6 +62,8 @@ def _plan(config: dict[str, Any], overrides: list[str]) -> Plan:
     if config["data"]["allow_changed"]:
         raise UserError("data.allow_changed=true has no meaning for a new run; it belongs to resume=")
     if run_dir is not None and not may_begin(run_dir):
+        if is_run(run_dir):  # it has become one between the two questions
+            return _plan(config, overrides)
         raise UserError(f"run_dir={run_dir} exists and is no run directory; choose a new or an empty one")
     weights = find_checkpoint(config["init_from"], config["checkpoint"]) if config["init_from"] else None
     return Plan(config, run_dir, False, weights_from=weights)
