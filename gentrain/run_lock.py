@@ -45,7 +45,8 @@ class RunLock:
             ) from error
         except OSError as error:
             raise UserError(
-                f"{self._directory} cannot be written ({error.strerror}); make it writable, or copy it elsewhere"
+                f"{self._directory} cannot be written ({error.strerror}); make it writable, or copy it "
+                "elsewhere"
             ) from error
         if os.name != "nt":  # which lets nobody remove or rename what is open
             if self._descriptor < 0:
