@@ -56,17 +56,17 @@ class Case:
 SHORT = [*TRAINING, "train.max_steps=2"]
 SEARCH = ["tune.trials=2", "tune.dir=tuned", "+tune.space.optimizer.lr={low:1e-4,high:1e-3,log:true}"]
 CASES = {
-    "new": Case([*TRAINING, "run_dir=cut"], 2, 2),
-    "init_from": Case([*TRAINING, "init_from=first", "seed=2", "run_dir=cut"], 1, 3),
-    "branch": Case(["resume=first/checkpoints/step_00000002.pt", "run_dir=cut"], 1, 7),
-    "resume": Case(["resume=second", "train.max_steps=6"], 2),
+    "new": Case([*TRAINING, "run_dir=cut"], 1, 1),
+    "init_from": Case([*TRAINING, "init_from=first", "seed=2", "run_dir=cut"], 0, 2),
+    "branch": Case(["resume=first/checkpoints/step_00000002.pt", "run_dir=cut"], 0, 3),
+    "resume": Case(["resume=second", "train.max_steps=6"]),
     "sample": Case(["task=sample", "run=first", "sample.count=3"]),
     "evaluate": Case(["task=evaluate", "run=first"]),
     "interpolate": Case(["task=interpolate", "run=first"]),
     "traverse": Case(["task=traverse", "run=first"]),
     "complete": Case(["task=complete", "run=first", "complete.count=2", "complete.draws=1"]),
     "compare": Case(["task=compare", "runs=[first,second]"]),
-    "inspect": Case(["task=inspect", *TRAINING[:3], "run_dir=looked"], 2),
+    "inspect": Case(["task=inspect", *TRAINING[:3], "run_dir=looked"]),
     "sweep": Case(["-m", *SHORT, "seed=1,2", "sweep_dir=swept"]),
     "tune": Case(["task=tune", *SHORT, *SEARCH]),
 }
