@@ -10,6 +10,7 @@ from pathlib import Path
 import filelock
 
 from gentrain.errors import RunFailed, UserError
+from gentrain.stored_files import check_lock
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: full, or over a quota or limit
 # What a disk, a network, or whoever manages them is the reason for, and no line of ours.
@@ -115,6 +116,7 @@ def alone_in(directory: Path) -> Iterator[Path]:
     """
     with still_there(directory.parent):
         directory.mkdir(exist_ok=True)
+    check_lock(directory / ".lock")
     with still_there(directory), filelock.FileLock(directory / ".lock"):
         remove_half_written(directory)
         yield directory

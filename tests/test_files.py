@@ -14,7 +14,7 @@ from conftest import Command
 from families import FAMILIES
 
 from gentrain import files
-from gentrain.errors import RunFailed
+from gentrain.errors import RunFailed, UserError
 from gentrain.files import alone_in, failures_of_files, remove_half_written, still_there, write_atomically
 
 
@@ -33,6 +33,12 @@ def test_one_file_written_twice_at_the_same_moment(tmp_path: Path, monkeypatch: 
     write_atomically(file, b"fir", b"st")
     assert file.read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_a_lock_that_is_no_file_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "sample/.lock").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"\.lock .*it is no regular file"), alone_in(tmp_path / "sample"):
+        raise AssertionError("entered")
 
 
 def test_a_folder_is_written_by_one_at_a_time(tmp_path: Path) -> None:
