@@ -1,6 +1,6 @@
 """The command, as `gentrain` and as `python -m gentrain`. No import stands before `exit_on_ctrl_c`."""
 
-from gentrain.startup import exit_on_ctrl_c
+from gentrain.runtime.startup import exit_on_ctrl_c
 
 
 def main() -> None:

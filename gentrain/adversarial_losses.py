@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from gentrain.seeding import drawn
+from gentrain.runtime.seeding import drawn
 
 LossName = Literal["minimax", "non_saturating", "hinge", "wgan_gp", "r3gan"]
 Penalty = Literal["none", "zero_centred", "interpolated"]

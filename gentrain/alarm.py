@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.connection import from_main
-from gentrain.seeding import generator
+from gentrain.runtime.collectives import from_main
+from gentrain.runtime.seeding import generator
 
 FEATURES = (16, 32, 64)
 POOLED = 4  # pixels a side, at most, that features are averaged to

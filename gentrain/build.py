@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from gentrain import registry
+from gentrain.config import registry
+from gentrain.config.settings import Train
 from gentrain.data import check_data, image_shape
-from gentrain.device import Place, check_device
-from gentrain.distributed import sees_whole_batch
 from gentrain.errors import UserError
 from gentrain.learners import Learner
 from gentrain.metrics.domain import DIMS
 from gentrain.optimizers import optimizer_settings
-from gentrain.ranks import check_batch
-from gentrain.seeding import seed_everything
-from gentrain.settings import Train
+from gentrain.runtime.device import Place, check_device
+from gentrain.runtime.distributed import sees_whole_batch
+from gentrain.runtime.ranks import check_batch
+from gentrain.runtime.seeding import seed_everything
 
 
 def check_buildable(config: Mapping[str, Any]) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from gentrain import registry
 from gentrain.build import Uncountable, network_on_meta
 from gentrain.checkpoint import memory_bytes
-from gentrain.config import fits, model_schema
+from gentrain.config import registry
+from gentrain.config.schema import fits, model_schema
 from gentrain.data import image_shape
-from gentrain.device import resolve
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.ranks import world_size
+from gentrain.runtime.device import resolve
+from gentrain.runtime.ranks import world_size
 
 # A command is checked where it is typed, and may run on a larger machine: there it is checked once more.
 LARGEST = 2**42  # bytes: of the machine that a command may be sent to

@@ -23,15 +23,15 @@ from typing import Annotated, Any
 
 import torch
 
-from gentrain import connection
-from gentrain.config import expected, fits, schema_of
+from gentrain.config.ranges import AtLeast
+from gentrain.config.schema import expected, fits, schema_of
 from gentrain.errors import RunFailed, UserError
-from gentrain.files import in_words, write_atomically
-from gentrain.ranges import AtLeast
+from gentrain.runtime import collectives
+from gentrain.runtime.files import in_words, write_atomically
+from gentrain.runtime.stored_files import Denied, Missing, Unreadable, read_bytes
 from gentrain.step_names import file_name as file_name
 from gentrain.step_names import newest_first as newest_first
 from gentrain.step_names import step_of
-from gentrain.stored_files import Denied, Missing, Unreadable, read_bytes
 
 FORMAT = 1
 _LABEL = b"sha256:"
@@ -179,7 +179,7 @@ def from_main(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
         found = find()
         return None if found is None else vars(found)
 
-    sent = connection.from_main(fields)
+    sent = collectives.from_main(fields)
     return None if sent is None else Checkpoint(**sent)
 
 

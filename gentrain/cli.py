@@ -24,8 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import gentrain
-from gentrain import ranks
-from gentrain.composing import (
+from gentrain.config.compose import (
     choices_of,
     compose,
     composed_once,
@@ -37,12 +36,13 @@ from gentrain.composing import (
     of_the_run,
     settings_of,
 )
-from gentrain.console import guard_output, why_lost
+from gentrain.config.hydra_errors import in_a_sentence, is_hydras_mistake
+from gentrain.config.showing import show
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import failures_of_files
-from gentrain.hydras_mistakes import in_a_sentence, is_hydras_mistake
-from gentrain.showing import show
-from gentrain.startup import raise_on_ctrl_c
+from gentrain.runtime import ranks
+from gentrain.runtime.files import failures_of_files
+from gentrain.runtime.output import guard_output, why_lost
+from gentrain.runtime.startup import raise_on_ctrl_c
 
 if TYPE_CHECKING:
     from gentrain.sweeps.sweep import Sweep
@@ -123,7 +123,7 @@ def _run(config: dict[str, Any], overrides: list[str]) -> None:
 
 def _foreign_job(composed: DictConfig) -> None:
     """A job of a foreign sweeper, composed as it went: it raises, and `main` alone exits."""
-    from gentrain.config import check
+    from gentrain.config.schema import check
 
     config = settings_of(composed)
     try:
@@ -135,7 +135,7 @@ def _foreign_job(composed: DictConfig) -> None:
 
 
 def _task(config: dict[str, Any]) -> Any:
-    from gentrain import registry
+    from gentrain.config import registry
 
     return registry.target(registry.look_up(registry.TASKS, "task", config["task"]))
 
@@ -201,7 +201,7 @@ def check_jobs(overrides: list[str], multirun: bool, config_dir: str | None) -> 
 
 
 def _check(config: dict[str, Any], sweeps: bool, taken: set[tuple[str, str]]) -> None:
-    from gentrain.config import check
+    from gentrain.config.schema import check
 
     check(config)
     _refuse_processes(config["task"], sweeps)

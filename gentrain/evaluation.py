@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain import connection, distributed
 from gentrain.data.images import Images
-from gentrain.seeding import image_streams
-from gentrain.streams import Streams
+from gentrain.runtime import collectives, distributed
+from gentrain.runtime.seeding import image_streams
+from gentrain.runtime.streams import Streams
 
 
 def evaluate_split(
@@ -33,6 +33,6 @@ def evaluate_split(
         if indices is not None:
             figures = eval_step(images.take(indices), noise[indices])
             mine[number] = {name: value.cpu().double() for name, value in figures.items()}
-    batches = dict(pair for each in connection.gather(mine) for pair in each.items())
+    batches = dict(pair for each in collectives.gather(mine) for pair in each.items())
     in_order = [batches[number] for number in sorted(batches)]
     return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}

@@ -13,7 +13,7 @@ from torch import nn
 
 from gentrain.data.images import Images
 from gentrain.models import SettlesOnPictures, StartsFromPictures
-from gentrain.seeding import generator
+from gentrain.runtime.seeding import generator
 
 PICTURES = 4096  # at most; as many as there are, if there are fewer
 BATCH = 256

@@ -18,9 +18,9 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from gentrain import registry
-from gentrain.config import PLAIN_KEYS, data_schema, flat, model_schema, optimizer_schema, schema_of
-from gentrain.settings import Device, Train
+from gentrain.config import registry
+from gentrain.config.schema import PLAIN_KEYS, data_schema, flat, model_schema, optimizer_schema, schema_of
+from gentrain.config.settings import Device, Train
 
 Column = type[bool] | type[float] | type[str]
 

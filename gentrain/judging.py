@@ -20,7 +20,7 @@ from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.memorisation import Nearest, nearer, nearest
 from gentrain.metrics.quality import quality
-from gentrain.seeding import derive, generator
+from gentrain.runtime.seeding import derive, generator
 from gentrain.sheets import png, sheet
 from gentrain.trained import TrainedRun
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gentrain import checkpoint, connection, distributed
+from gentrain import checkpoint
 from gentrain.checkpoint import Checkpoint
+from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.errors import RunFailed
@@ -27,12 +28,12 @@ from gentrain.going_back import Trouble, lr_scale, noise_of_step, respond
 from gentrain.images import to_picture
 from gentrain.learners import Learner, Metrics, means
 from gentrain.metrics.validation import TAG, ValidationDistance
-from gentrain.progress import Display
-from gentrain.ranks import is_main
 from gentrain.rundir import RunDir
-from gentrain.seeding import generator, image_streams, seed_step
-from gentrain.settings import Train
-from gentrain.signals import StopRequest
+from gentrain.runtime import collectives, distributed
+from gentrain.runtime.console import Display
+from gentrain.runtime.ranks import is_main
+from gentrain.runtime.seeding import generator, image_streams, seed_step
+from gentrain.runtime.signals import StopRequest
 from gentrain.tracking import NoTracker, Tracker
 
 RECONSTRUCTIONS = 32
@@ -167,7 +168,7 @@ def _evaluate(this: Fit, state: State) -> bool:
         if found is None:
             return False
         values[TAG] = found
-    values = connection.from_main(partial(dict, values))  # all have the same, so that they decide alike
+    values = collectives.from_main(partial(dict, values))  # all have the same, so that they decide alike
     this.run.check()  # once more: what took long may have seen the directory go
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
@@ -238,7 +239,7 @@ def save(this: Fit, state: State, name: str | None = None) -> None:
     _settle(this, state)
     if is_main():
         _write(this, state, name)
-    connection.barrier()  # no process ends before it is written
+    collectives.barrier()  # no process ends before it is written
 
 
 def _write(this: Fit, state: State, name: str | None) -> None:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from gentrain.seeding import Random, device_of, drawn
+from gentrain.runtime.seeding import Random, device_of, drawn
 
 # Where an open bin ends. A number, not infinity: infinity times a derivative of zero would be nan.
 OPEN = 1e6

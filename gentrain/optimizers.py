@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from gentrain import registry
-from gentrain.ranges import AtLeast, Below
-from gentrain.settings import Schedule
+from gentrain.config import registry
+from gentrain.config.ranges import AtLeast, Below
+from gentrain.config.settings import Schedule
 
 Parameters = Iterable[nn.Parameter]
 Fraction = Annotated[float, AtLeast(0), Below(1)]

@@ -17,11 +17,11 @@ from torch.nn.functional import cross_entropy
 
 from gentrain.build import make_network
 from gentrain.data.images import Images
-from gentrain.device import Place
 from gentrain.images import to_unit
 from gentrain.models import Featured
 from gentrain.probing import Classifier, Linear, Scaling, choose_l2, draw_labels, epochs, fit_linear
-from gentrain.seeding import generator, seed_everything
+from gentrain.runtime.device import Place
+from gentrain.runtime.seeding import generator, seed_everything
 from gentrain.trained import TrainedRun
 
 FROZEN, TUNED, RANDOM, PIXELS = (

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gentrain.stored_files import Missing, Unreadable, parse_json, read_bytes, read_json_object
+from gentrain.runtime.stored_files import Missing, Unreadable, parse_json, read_bytes, read_json_object
 
 META, RESULT, METRICS = "meta.json", "result.json", "metrics.jsonl"
 LARGEST_METRICS = 2**31  # bytes: ten million lines

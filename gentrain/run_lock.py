@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 
 from gentrain.errors import Busy, RunFailed, UserError
-from gentrain.stored_files import check_lock
+from gentrain.runtime.stored_files import check_lock
 
 NAME = ".lock"
 A_LOOK_SECONDS = 0.3  # who asks whether a directory is locked holds its lock for much less

@@ -24,12 +24,12 @@ from gentrain.data.fingerprints import compare, difference, pictures_of
 from gentrain.data.packed import Packed
 from gentrain.data.whole import NotWhole, memory_map
 from gentrain.errors import Busy, UserError
-from gentrain.files import remove_half_written, sync_directory, write_atomically
-from gentrain.ranks import world_size
 from gentrain.records import META, read_meta, read_result
 from gentrain.run_lock import RunLock
+from gentrain.runtime.files import remove_half_written, sync_directory, write_atomically
+from gentrain.runtime.ranks import world_size
+from gentrain.runtime.stored_files import dump_json
 from gentrain.stored_config import as_yaml
-from gentrain.stored_files import dump_json
 
 BEGINNING = "beginning.yaml"  # config.yaml under another name, while a new run takes over from an old one
 # What a run has before it is one. Nothing else is ever removed.

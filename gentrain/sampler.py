@@ -24,9 +24,9 @@ from torch import Generator, Tensor, nn
 
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.recording import record
-from gentrain.seeding import SEEDS, Random, whole_numbers
-from gentrain.streams import Streams
+from gentrain.runtime.cuda_graph import record
+from gentrain.runtime.seeding import SEEDS, Random, whole_numbers
+from gentrain.runtime.streams import Streams
 
 Mode = Literal["draw", "argmax"]
 Progress = Callable[[int, int], None]

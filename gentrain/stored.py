@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from gentrain import checkpoint as checkpoints
 from gentrain.errors import UserError
-from gentrain.files import expanded
 from gentrain.learners import Stateful
 from gentrain.rundir import is_run
+from gentrain.runtime.files import expanded
 from gentrain.step_names import newest_first
 
 AVERAGE = "module."  # what torch's AveragedModel puts before the names of the weights

@@ -16,13 +16,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gentrain import registry
-from gentrain.composing import CONFIG_DIR
-from gentrain.config import PLAIN_KEYS, SECTIONS, check
+from gentrain.config import registry
+from gentrain.config.compose import CONFIG_DIR
+from gentrain.config.safety import refuse_code
+from gentrain.config.schema import PLAIN_KEYS, SECTIONS, check
+from gentrain.config.settings import Device
 from gentrain.errors import UserError
-from gentrain.no_code import refuse_code
-from gentrain.settings import Device
-from gentrain.stored_files import Missing, Unreadable, read_yaml
+from gentrain.runtime.stored_files import Missing, Unreadable, read_yaml
 
 FILE = "config.yaml"
 # What a setting is for the runs from before it, where that is not its default of today.

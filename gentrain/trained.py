@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from gentrain import checkpoint as checkpoints
 from gentrain.build import make_network, network_on_meta
 from gentrain.capacity import check_codes, check_pictures
-from gentrain.config import check_section, schema_of
+from gentrain.config.schema import check_section, schema_of
+from gentrain.config.settings import Device
 from gentrain.data import image_shape
-from gentrain.device import Place, place_of
 from gentrain.errors import UserError
-from gentrain.files import expanded
 from gentrain.images import ImageShape
 from gentrain.models import (
     Completes,
@@ -31,12 +30,13 @@ from gentrain.models import (
     Reconstructs,
     RunsChain,
 )
+from gentrain.runtime.device import Place, place_of
+from gentrain.runtime.files import expanded
+from gentrain.runtime.seeding import image_streams
+from gentrain.runtime.streams import of_contents
 from gentrain.sampler import Draw, Progress
-from gentrain.seeding import image_streams
-from gentrain.settings import Device
 from gentrain.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
 from gentrain.stored_config import load_config
-from gentrain.streams import of_contents
 
 BATCH = 256  # images at a time: bounds memory
 

@@ -25,19 +25,19 @@ from rich.console import Console
 from torch.nn.functional import softplus
 from torch.nn.utils import clip_grad_norm_
 
-from gentrain import composing
 from gentrain.averaging import averaged
 from gentrain.build import make_learner, make_network
+from gentrain.config import compose as composing
+from gentrain.config.settings import Train
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches, Images
-from gentrain.device import Place, set_up
 from gentrain.images import to_unit
 from gentrain.loop import Fit, State, fit
 from gentrain.optimizers import optimizer_settings
-from gentrain.progress import Display
 from gentrain.rundir import RunDir, versions
-from gentrain.settings import Train
-from gentrain.signals import StopRequest
+from gentrain.runtime.console import Display
+from gentrain.runtime.device import Place, set_up
+from gentrain.runtime.signals import StopRequest
 from gentrain.tracking import Tracker
 
 

@@ -25,16 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentrain import composing, connection, distributed
 from gentrain.build import make_learner
+from gentrain.config import compose as composing
+from gentrain.config.settings import Train
 from gentrain.data import view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
-from gentrain.device import set_up
 from gentrain.evaluation import evaluate_split
-from gentrain.ranks import is_main
-from gentrain.seeding import image_streams, seed_step
-from gentrain.settings import Train
+from gentrain.runtime import collectives, distributed
+from gentrain.runtime.device import set_up
+from gentrain.runtime.ranks import is_main
+from gentrain.runtime.seeding import image_streams, seed_step
 
 SMALL = {
     "vae": ["model.latent_dim=3", "model.width=4", "model.hidden=8", "model.mixtures=2"],
@@ -140,7 +141,7 @@ def train(case: str, steps: int) -> dict[str, Any]:
     figures = evaluate_split(learner.eval_step, valid, settings.batch_size, seed)
     noise = image_streams(SAMPLES, seed, "sample")
     weights = torch.cat([value.double().reshape(-1) for value in _tensors(learner.parts)])
-    everywhere = connection.gather(weights)
+    everywhere = collectives.gather(weights)
     return {
         "losses": torch.tensor(losses, dtype=torch.float64),
         "metrics": {name: float(value) for name, value in metrics.items()},
@@ -168,7 +169,7 @@ def in_float64() -> None:
 
 def as_process(folder: Path, steps: int) -> None:
     """What each child does: all cases, in float32 and then in float64."""
-    with connection.together("cpu"):
+    with collectives.together("cpu"):
         for precision in ("float32", "float64"):
             if precision == "float64":
                 in_float64()

@@ -29,16 +29,17 @@ import hydra
 import torch
 import torch.distributed as dist
 
-from gentrain import composing, connection
 from gentrain.build import make_learner
+from gentrain.config import compose as composing
+from gentrain.config.settings import Train
 from gentrain.data import image_shape, view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
-from gentrain.device import set_up
-from gentrain.ranks import is_main, world_size
 from gentrain.rundir import versions
-from gentrain.seeding import seed_step
-from gentrain.settings import Train
+from gentrain.runtime import collectives
+from gentrain.runtime.device import set_up
+from gentrain.runtime.ranks import is_main, world_size
+from gentrain.runtime.seeding import seed_step
 
 MODELS = ("vae", "pixelcnn", "gan")
 MESSAGES = tuple(4 * 4**power for power in range(1, 13))  # bytes: 16 B .. 64 MiB
@@ -103,7 +104,7 @@ def time_steps(model: str, halved: bool, seconds: float) -> dict[str, Any]:
         return time.perf_counter() - begun
 
     warm = [take(step) for step in range(WARM_STEPS)]
-    steps = max(5, round(seconds / connection.largest(min(warm))[0]))
+    steps = max(5, round(seconds / collectives.largest(min(warm))[0]))
     taken = [take(WARM_STEPS + step) * 1e3 for step in range(steps)]
     parameters = sum(p.numel() for p in learner.parts["model"].parameters())  # type: ignore[attr-defined]
     return {"ms": taken, "batch_size": settings.batch_size, "parameters": parameters}
@@ -116,7 +117,7 @@ def time_all_reduces() -> dict[str, float]:
         values = torch.zeros(size // 4)
         times = []
         for _ in range(30 if size < 2**22 else 8):
-            connection.barrier()
+            collectives.barrier()
             begun = time.perf_counter()
             dist.all_reduce(values)
             times.append(time.perf_counter() - begun)
@@ -125,7 +126,7 @@ def time_all_reduces() -> dict[str, float]:
 
 
 def as_process(file: Path, halved: bool, seconds: float) -> None:
-    with connection.together("cpu"):
+    with collectives.together("cpu"):
         found: dict[str, Any] = {model: time_steps(model, halved, seconds) for model in MODELS}
         if world_size() > 1:
             found["all_reduce"] = time_all_reduces()

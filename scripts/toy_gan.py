@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from gentrain.adversarial_losses import LOSSES
 from gentrain.adversarial_rules import Rules
 from gentrain.alarm import WatchSettings
-from gentrain.device import Place
+from gentrain.config.settings import Schedule, Train
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.learners.adversarial import Adversarial
 from gentrain.optimizers import OptimizerSettings, adam
-from gentrain.seeding import seed_everything
-from gentrain.settings import Schedule, Train
+from gentrain.runtime.device import Place
+from gentrain.runtime.seeding import seed_everything
 
 SHAPE = ImageShape(2, 1, 1)
 SPACING, STD = 0.4, 0.04

@@ -32,9 +32,9 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gentrain import anime
-from gentrain.files import write_atomically
 from gentrain.metrics.domain import DIMS, WEIGHTS, DomainNet, resized
-from gentrain.seeding import seed_everything
+from gentrain.runtime.files import write_atomically
+from gentrain.runtime.seeding import seed_everything
 
 OUT = Path(__file__).parents[1] / "gentrain" / "metrics" / WEIGHTS
 COUNTS = [128, 64, 64]  # faces, clothes, leaves in a batch

@@ -137,12 +137,14 @@ def serve() -> None:
 
     import gentrain.cli
     import gentrain.comparison.comparison
-    import gentrain.registry
+    import gentrain.config.registry
     import gentrain.sweeps.sweep
     import gentrain.tuning.loop
 
-    for task in gentrain.registry.TASKS:
-        gentrain.registry.target(gentrain.registry.look_up(gentrain.registry.TASKS, "task", task))
+    for task in gentrain.config.registry.TASKS:
+        gentrain.config.registry.target(
+            gentrain.config.registry.look_up(gentrain.config.registry.TASKS, "task", task)
+        )
     torch.set_num_threads(1)
     for line in sys.stdin:
         with tempfile.TemporaryFile() as output:

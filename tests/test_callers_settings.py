@@ -16,8 +16,8 @@ import torch
 from conftest import Command
 from families import FAMILIES
 
-from gentrain.device import FLOAT32, place_of
 from gentrain.errors import UserError
+from gentrain.runtime.device import FLOAT32, place_of
 from gentrain.trained import TrainedRun
 
 PLAIN = {"name": "cpu", "precision": "auto", "channels_last": "auto", "compile": False}

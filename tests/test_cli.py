@@ -13,8 +13,8 @@ import torch
 from conftest import Command
 
 import gentrain as library
-from gentrain import registry
-from gentrain.config import MAY_CHANGE
+from gentrain.config import registry
+from gentrain.config.schema import MAY_CHANGE
 from gentrain.sweeps.naming import quoted
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 import gentrain
-from gentrain.connection import Lost, or_lost
+from gentrain.runtime.collectives import Lost, or_lost
 
 GLOO = "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/"
 NCCL = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94, "

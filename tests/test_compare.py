@@ -32,9 +32,9 @@ from gentrain.comparison.find import find_runs
 from gentrain.comparison.page import page
 from gentrain.comparison.pictures import read_pictures
 from gentrain.comparison.text import clean
+from gentrain.config.registry import MODELS, target
 from gentrain.errors import UserError
 from gentrain.models.autoregressive import Autoregressive
-from gentrain.registry import MODELS, target
 
 EVIL = "<img src=x onerror=alert(1)>"
 WORSE = "\"'></script><script>alert(2)</script>&amp;"

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from gentrain import registry
 from gentrain.cli import check_jobs
-from gentrain.composing import CONFIG_DIR
-from gentrain.config import (
+from gentrain.config import registry
+from gentrain.config.compose import CONFIG_DIR
+from gentrain.config.ranges import AtLeast, Between
+from gentrain.config.safety import refuse_code
+from gentrain.config.schema import (
     MAY_CHANGE,
     Schema,
     differences,
@@ -23,10 +25,8 @@ from gentrain.config import (
     optimizer_schema,
     schema_of,
 )
+from gentrain.config.settings import Device, Train, View
 from gentrain.errors import UserError
-from gentrain.no_code import refuse_code
-from gentrain.ranges import AtLeast, Between
-from gentrain.settings import Device, Train, View
 
 
 def load(group: str, choice: str) -> dict[str, Any]:

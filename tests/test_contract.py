@@ -16,8 +16,8 @@ from families import FAMILIES, assert_same_run, curves, newest
 from PIL import Image
 
 import gentrain as library
+from gentrain.config.registry import MODELS, target
 from gentrain.errors import UserError
-from gentrain.registry import MODELS, target
 
 families = pytest.mark.parametrize("family", FAMILIES)
 # The players of a GAN each move the other's loss: what it learns is tested in test_gan.py.

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from gentrain import anime
+from gentrain.config.settings import View
 from gentrain.data import check_data, open_data, splitting
 from gentrain.data.anime import HELD_OUT, grey_or_color
 from gentrain.data.augment import augment
@@ -24,8 +25,7 @@ from gentrain.data.packed import cache_dir
 from gentrain.data.rows import Rows, arrange, in_parallel, save_array
 from gentrain.data.splitting import split as split_up
 from gentrain.errors import RunFailed, UserError
-from gentrain.seeding import generator
-from gentrain.settings import View
+from gentrain.runtime.seeding import generator
 
 VIEW = {
     "levels": 256,

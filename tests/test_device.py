@@ -9,8 +9,8 @@ import torch
 from conftest import Command
 from families import FAMILIES, curves
 
-from gentrain.device import set_up
 from gentrain.errors import UserError
+from gentrain.runtime.device import set_up
 
 SECTION = {
     "name": "cpu", "precision": "auto", "channels_last": "auto", "compile": False, "deterministic": False, "threads": None,

@@ -18,12 +18,13 @@ import torch
 from conftest import Command
 from families import FAMILIES, assert_same_run, curves, newest
 
-from gentrain import composing, distributed, ranks, seeding, signals
 from gentrain.build import make_learner
-from gentrain.device import set_up
-from gentrain.distributed import mine_of
-from gentrain.ranks import my_rows
-from gentrain.signals import StopRequest
+from gentrain.config import compose
+from gentrain.runtime import distributed, ranks, seeding, signals
+from gentrain.runtime.device import set_up
+from gentrain.runtime.distributed import mine_of
+from gentrain.runtime.ranks import my_rows
+from gentrain.runtime.signals import StopRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = FAMILIES["vae"]
@@ -153,8 +154,8 @@ def test_pieces_of_work_are_dealt_out_with_as_many_turns_for_all(monkeypatch: py
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_of_few_pictures_some_processes_draw_none(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
-        config = composing.plain(
+    with hydra.initialize_config_dir(str(compose.CONFIG_DIR), version_base="1.3"):
+        config = compose.plain(
             hydra.compose("config", [*FAMILIES[family], "data=folder", "data.size=8", "device=cpu"])
         )
     learner = make_learner(config, set_up(config["device"]))

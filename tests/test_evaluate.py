@@ -22,7 +22,7 @@ import gentrain as library
 from gentrain import anime
 from gentrain.anime.decode import decode
 from gentrain.anime.factors import join
-from gentrain.composing import CONFIG_DIR
+from gentrain.config.compose import CONFIG_DIR
 from gentrain.data import fresh_pictures
 from gentrain.judging import Judgement, Sets, judge
 from gentrain.learners.adversarial import Adversarial
@@ -278,7 +278,7 @@ def test_a_gan_has_a_best_checkpoint_on_the_validation_split(gentrain: Command) 
 def test_the_figure_is_that_of_the_samples(gentrain: Command) -> None:
     """By hand, from the trained run's own samples of the same noise."""
     from gentrain.metrics.frechet import frechet_distance
-    from gentrain.seeding import image_streams
+    from gentrain.runtime.seeding import image_streams
 
     gentrain(*anime_run("gan", *DISTANCE, "train.eval_every_steps=null"), "run_dir=run")
     run, noise = library.load("run"), image_streams(70, 0, "frechet")

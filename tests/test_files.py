@@ -13,9 +13,15 @@ import pytest
 from conftest import Command
 from families import FAMILIES
 
-from gentrain import files
 from gentrain.errors import RunFailed, UserError
-from gentrain.files import alone_in, failures_of_files, remove_half_written, still_there, write_atomically
+from gentrain.runtime import files
+from gentrain.runtime.files import (
+    alone_in,
+    failures_of_files,
+    remove_half_written,
+    still_there,
+    write_atomically,
+)
 
 
 def test_one_file_written_twice_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from test_sources import section
 
-from gentrain.config import MAY_CHANGE
+from gentrain.config.registry import DATA
+from gentrain.config.schema import MAY_CHANGE
 from gentrain.data import make_source, open_data
 from gentrain.data.listing import list_pictures
 from gentrain.errors import UserError
-from gentrain.registry import DATA
 
 
 def save(path: Path, number: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import gentrain as library
 from gentrain.adversarial_losses import LOSSES, squared_gradients
 from gentrain.adversarial_rules import annealed
-from gentrain.device import Place
+from gentrain.config.settings import Schedule, Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.layers.dcgan import DCGANGenerator
@@ -26,7 +26,7 @@ from gentrain.layers.r3 import GAIN, Block, R3Generator, ResidualBlock
 from gentrain.learners.adversarial import Adversarial
 from gentrain.models.gan import GAN, smallest_size
 from gentrain.optimizers import OptimizerSettings, adam, sgd
-from gentrain.settings import Schedule, Train
+from gentrain.runtime.device import Place
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "gan.yaml"
 SHAPE = ImageShape(3, 8, 8)

@@ -21,8 +21,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gentrain.composing import engine
-from gentrain.no_code import FIXED
+from gentrain.config.compose import engine
+from gentrain.config.safety import FIXED
 
 TOUCH = "_target_: pathlib.Path.touch\nself: MARKER\n"
 CALL = "{_target_: pathlib.Path.touch, self: MARKER}"

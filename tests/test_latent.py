@@ -22,7 +22,7 @@ from gentrain.data import open_data
 from gentrain.images import ImageShape
 from gentrain.latent import ACTIVE, aggregate, linear, shares_of_label, spherical
 from gentrain.models.vae import VAE
-from gentrain.seeding import generator, seed_everything
+from gentrain.runtime.seeding import generator, seed_everything
 from gentrain.sheets import moving, sheet
 from gentrain.tasks.traverse import codes_alone, codes_of_posterior, moved
 

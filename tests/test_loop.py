@@ -18,7 +18,7 @@ from PIL import Image
 
 from gentrain import checkpoint
 from gentrain.learners.minimize import Minimize
-from gentrain.seeding import derive, generator
+from gentrain.runtime.seeding import derive, generator
 from gentrain.tracking import read_metrics
 
 VAE = FAMILIES["vae"]

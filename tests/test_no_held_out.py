@@ -13,11 +13,11 @@ from families import FAMILIES
 from PIL import Image
 from test_sources import section
 
-from gentrain.config import check_section, data_schema
+from gentrain.config.registry import DATA
+from gentrain.config.schema import check_section, data_schema
 from gentrain.data import open_data
 from gentrain.data.splitting import ANY, TEST, TRAIN, VALID, split
 from gentrain.errors import UserError
-from gentrain.registry import DATA
 
 HASHES = np.random.default_rng(0).integers(0, 2**64, 400, dtype=np.uint64)
 

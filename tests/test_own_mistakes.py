@@ -21,7 +21,7 @@ from nasty import damaged, encoded, photo, with_exif
 from omegaconf import OmegaConf
 from PIL import Image
 
-from gentrain.composing import CONFIG_DIR
+from gentrain.config.compose import CONFIG_DIR
 from gentrain.data import open_data
 
 MODULES = (

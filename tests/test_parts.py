@@ -14,10 +14,11 @@ from conftest import Command
 from families import FAMILIES
 from torch import Tensor
 
-from gentrain import composing, registry
 from gentrain.build import make_learner
-from gentrain.device import Place
+from gentrain.config import compose as composing
+from gentrain.config import registry
 from gentrain.learners.adversarial import Adversarial
+from gentrain.runtime.device import Place
 
 BATCH = 8
 CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)

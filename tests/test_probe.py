@@ -29,7 +29,7 @@ from gentrain.probing import (
     epochs,
     fit_linear,
 )
-from gentrain.seeding import generator
+from gentrain.runtime.seeding import generator
 from gentrain.tasks import probe as task
 
 # ---- the linear layer

@@ -19,7 +19,7 @@ import gentrain as library
 from gentrain import checkpoint, cli
 from gentrain.errors import UserError
 from gentrain.records import check_records, read_lines, read_meta, read_metrics, read_result
-from gentrain.stored_files import Unreadable, check_lock
+from gentrain.runtime.stored_files import Unreadable, check_lock
 from gentrain.sweeps import state as states
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.report import write_report

@@ -21,7 +21,7 @@ from conftest import Command
 from omegaconf import OmegaConf
 from PIL import Image
 
-from gentrain.composing import CONFIG_DIR
+from gentrain.config.compose import CONFIG_DIR
 from gentrain.data import cifar10, digits, fashion_mnist, huggingface, idx, make_source, open_data
 from gentrain.data.celeba import ATTRIBUTES, PARTITION
 from gentrain.data.downloads import downloads_dir

@@ -12,12 +12,12 @@ from families import FAMILIES
 from omegaconf import OmegaConf
 
 import gentrain as library
-from gentrain.composing import compose_again, engine
-from gentrain.config import PLAIN_KEYS, SECTIONS, flat
+from gentrain.config.compose import compose_again, engine
+from gentrain.config.registry import DATA, MODELS, OPTIMIZERS
+from gentrain.config.schema import PLAIN_KEYS, SECTIONS, flat
 from gentrain.errors import UserError
-from gentrain.registry import DATA, MODELS, OPTIMIZERS
+from gentrain.runtime.stored_files import Unreadable
 from gentrain.stored_config import OLDER, as_yaml, load_config, read_config, with_newer
-from gentrain.stored_files import Unreadable
 
 TEXTS = ["${b}", r"\${b}", r"\\${b}", r"a\b ${b} \ ${", "$", "1e-3", "null", "${oc.env:HOME}", "é: '\"#", ""]
 NOT_CONFIGS = {

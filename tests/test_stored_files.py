@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from gentrain.stored_files import Missing, Unreadable, dump_json, read_bytes, read_json_object, read_yaml
+from gentrain.runtime.stored_files import (
+    Missing,
+    Unreadable,
+    dump_json,
+    read_bytes,
+    read_json_object,
+    read_yaml,
+)
 
 # What may lie where a regular file should be, and a word of the sentence about it.
 NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {

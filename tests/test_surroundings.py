@@ -15,9 +15,10 @@ from families import FAMILIES
 from PIL import Image
 from surroundings import WAYS
 
-from gentrain import registry, signals
+from gentrain.config import registry
 from gentrain.errors import Interrupted
-from gentrain.signals import HANGUP, OF_A_PERSON, WARNINGS, StopRequest
+from gentrain.runtime import signals
+from gentrain.runtime.signals import HANGUP, OF_A_PERSON, WARNINGS, StopRequest
 from gentrain.sweeps.jobs import FORGIVING
 
 HERE = Path(__file__).parent
@@ -225,6 +226,6 @@ def test_the_entry_imports_next_to_nothing() -> None:
     assert {name for name in new if name.startswith("gentrain")} == {
         "gentrain",
         "gentrain.__main__",
-        "gentrain.startup",
+        "gentrain.runtime.startup",
     }
     assert not new & {"typing", "pathlib", "importlib.metadata", "hydra"}, new

@@ -21,9 +21,10 @@ from conftest import Command
 from families import FAMILIES, assert_same_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gentrain import checkpoint, cli, composing
+from gentrain import checkpoint, cli
 from gentrain.comparison.comparison import collect
-from gentrain.config import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
+from gentrain.config import compose
+from gentrain.config.schema import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
 from gentrain.rundir import RunDir
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, _why
@@ -100,8 +101,8 @@ def test_a_folder_of_any_name_is_one_value_to_hydra(text: str) -> None:
 
 def test_what_a_job_is(tmp_path: Path) -> None:
     """Everything that a config has, but where it lies and what the table says makes no other result."""
-    with composing.engine(None):
-        config = composing.compose_again(["model=gan", "data=folder", f"data.root={tmp_path}"])
+    with compose.engine(None):
+        config = compose.compose_again(["model=gan", "data=folder", f"data.root={tmp_path}"])
     code = digest(identity(config, []))
     for key in flat(config):
         section, _, name = key.rpartition(".")

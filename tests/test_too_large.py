@@ -16,10 +16,11 @@ from conftest import Command
 from families import FAMILIES
 
 import gentrain as library
-from gentrain import capacity, composing, registry
+from gentrain import capacity
 from gentrain.build import make_learner, network_on_meta
 from gentrain.capacity import check_fits, in_words, training_bytes
-from gentrain.config import (
+from gentrain.config import compose, registry
+from gentrain.config.schema import (
     LARGEST_NUMBER,
     LARGEST_SEED,
     Schema,
@@ -29,10 +30,10 @@ from gentrain.config import (
     optimizer_schema,
     schema_of,
 )
-from gentrain.device import set_up
+from gentrain.config.settings import Device, Train
 from gentrain.errors import RunFailed, UserError
 from gentrain.learners.minimize import Minimize
-from gentrain.settings import Device, Train
+from gentrain.runtime.device import set_up
 from gentrain.tasks.plan import plan
 
 HUGE = (10**9, 10**12, 10**18, 10**30)
@@ -75,8 +76,8 @@ def numbers_of(schema: Schema) -> list[str]:
 
 @cache
 def composed(family: str) -> dict[str, Any]:
-    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
-        return composing.plain(hydra.compose("config", [f"model={family}", "device=cpu"]))
+    with hydra.initialize_config_dir(str(compose.CONFIG_DIR), version_base="1.3"):
+        return compose.plain(hydra.compose("config", [f"model={family}", "device=cpu"]))
 
 
 def settings_of_training() -> Iterator[tuple[str, str, str]]:
@@ -169,9 +170,9 @@ def test_what_is_said_is_about_right(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_more_is_counted_than_training_takes(family: str, optimizer: str) -> None:
     """A run that fits is never refused: what is counted is at most what a learner holds after a step."""
-    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
+    with hydra.initialize_config_dir(str(compose.CONFIG_DIR), version_base="1.3"):
         overrides = [*FAMILIES[family], f"optimizer={optimizer}", "data.size=8", "data=folder", "data.root=."]
-        config = composing.plain(hydra.compose("config", overrides))
+        config = compose.plain(hydra.compose("config", overrides))
     learner = make_learner(config, set_up(config["device"]))
     learner.train_step(lambda: torch.zeros(4, 3, 8, 8, dtype=torch.uint8), 0)
     held = sum(part_bytes(part.state_dict()) for part in learner.parts.values())
@@ -211,8 +212,8 @@ def test_every_whole_number_of_a_task(task: str) -> None:
     module = registry.target(registry.TASKS[task])
     if not hasattr(module, "Settings"):
         return
-    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
-        section = composing.plain(hydra.compose("config", [f"task={task}"]))[task]
+    with hydra.initialize_config_dir(str(compose.CONFIG_DIR), version_base="1.3"):
+        section = compose.plain(hydra.compose("config", [f"task={task}"]))[task]
     schema, unbounded = schema_of(module.Settings), []
     for key in numbers_of(schema):
         changed = section | {key: [10**12] if isinstance(section[key], list) else 10**12}

@@ -16,7 +16,7 @@ from torch.distributions import Normal
 
 from gentrain.adversarial_losses import LOSSES
 from gentrain.images import to_levels
-from gentrain.seeding import seed_everything
+from gentrain.runtime.seeding import seed_everything
 
 
 def load_toy() -> ModuleType:

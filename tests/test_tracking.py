@@ -24,9 +24,10 @@ from tensorboard.plugins.hparams import (
     metadata,
 )
 
-from gentrain import composing, hparams, registry
-from gentrain.config import flat
-from gentrain.ranges import AtLeast
+from gentrain import hparams
+from gentrain.config import compose, registry
+from gentrain.config.ranges import AtLeast
+from gentrain.config.schema import flat
 from gentrain.tracking import Tracker, columns, cut_back, read_metrics
 
 
@@ -95,8 +96,8 @@ def hparams_page(folder: Path, columns: list[str] | None = None) -> tuple[Any, A
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with hydra.initialize_config_dir(str(composing.CONFIG_DIR), version_base="1.3"):
-        return composing.plain(hydra.compose("config", list(overrides)))
+    with hydra.initialize_config_dir(str(compose.CONFIG_DIR), version_base="1.3"):
+        return compose.plain(hydra.compose("config", list(overrides)))
 
 
 VARIANTS = (

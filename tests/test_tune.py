@@ -30,11 +30,11 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from gentrain.cli import check_jobs
-from gentrain.composing import CONFIG_DIR
+from gentrain.config.compose import CONFIG_DIR
 from gentrain.errors import Busy, UserError
 from gentrain.learners.minimize import Minimize
 from gentrain.rundir import RunDir
-from gentrain.seeding import derive
+from gentrain.runtime.seeding import derive
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries
 from gentrain.tuning.store import _open, _pruner

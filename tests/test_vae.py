@@ -11,11 +11,11 @@ import yaml
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.layers.residual import Decoder, Encoder, pyramid
 from gentrain.models.vae import VAE, kl_to_prior
-from gentrain.ranges import Above, AtLeast, Between
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "vae.yaml"
 

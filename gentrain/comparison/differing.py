@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gentrain.config import NOT_PART_OF_A_RUN
-from gentrain.registry import TASKS
+from gentrain.config.registry import TASKS
+from gentrain.config.schema import NOT_PART_OF_A_RUN
 
 NOT_SET = "(not set)"
 CHOSEN = ("model", "data", "optimizer")  # sections whose `name` says what their other settings mean

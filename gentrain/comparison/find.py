@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gentrain.errors import UserError
-from gentrain.files import expanded
+from gentrain.runtime.files import expanded
 
 # What a training run writes: a folder with one of these is a run, if perhaps a broken one.
 SIGNS = ("config.yaml", "metrics.jsonl", "result.json")

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gentrain import registry
+from gentrain.config import registry
+from gentrain.config.settings import View
 from gentrain.data.entries import in_lines
 from gentrain.data.packed import DrawsFresh, Packed, Progress, Source, open_packed
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.settings import View
 
 _VIEW = {field.name for field in fields(View)}
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from gentrain import anime
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.data.packed import Label, Packed, Progress
-from gentrain.ranges import AtLeast, Between
 
 HELD_OUT = 1000  # images of the validation split, and again of the test split
 MOST = 1_000_000  # training images

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from gentrain.config.ranges import AtLeast, Below, Between
 from gentrain.data.decode import Fit
 from gentrain.data.folder import Folder
 from gentrain.data.huggingface import HuggingFace
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import AtLeast, Below, Between
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from gentrain.seeding import drawn
-from gentrain.settings import View
+from gentrain.config.settings import View
+from gentrain.runtime.seeding import drawn
 
 
 def augment(images_BCHW: Tensor, view: View, coins: Generator) -> Tensor:

@@ -13,11 +13,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from gentrain.config.settings import View
 from gentrain.data.augment import augment
 from gentrain.data.images import Images
-from gentrain.ranks import my_rows
-from gentrain.seeding import generator, rows_of
-from gentrain.settings import View
+from gentrain.runtime.ranks import my_rows
+from gentrain.runtime.seeding import generator, rows_of
 
 AHEAD = 2  # steps that are fetched before they are asked for
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import Image
 
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.data import splitting
 from gentrain.data.attributes import Attributes, read_attributes, read_partition
 from gentrain.data.decode import decode, frame
@@ -26,7 +27,6 @@ from gentrain.data.listing import list_pictures
 from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import arrange, decode_all, hash64
 from gentrain.errors import UserError
-from gentrain.ranges import AtLeast, Between
 
 FOLDER = "celeba"  # torchvision's name
 PICTURES = ("img_align_celeba.zip", "img_align_celeba")  # the zip first, for one stat tells if it has changed

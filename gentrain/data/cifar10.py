@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from gentrain.config.ranges import AtLeast, Below, Between
 from gentrain.data.arrays import Native, pack_native
 from gentrain.data.downloads import downloads_dir, fetch, root_of
 from gentrain.data.entries import signature
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import AtLeast, Below, Between
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BINARY, BINARY_TAR = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"

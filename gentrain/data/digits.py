@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from gentrain.config.ranges import AtLeast, Below, Between
 from gentrain.data.arrays import Native, pack_native
 from gentrain.data.packed import Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import AtLeast, Below, Between
 
 BRIGHTEST = 16
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import ImageColor
 
+from gentrain.config.ranges import AtLeast, Below, Between
 from gentrain.data import splitting
 from gentrain.data.decode import Fit, Original, decode_known
 from gentrain.data.entries import Bad, Entry, Listing, Read, in_lines, refuse_vanished, signature
@@ -24,8 +25,7 @@ from gentrain.data.listing import ARCHIVES, list_pictures
 from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import Decoded, arrange, decode_all
 from gentrain.errors import UserError
-from gentrain.files import expanded
-from gentrain.ranges import AtLeast, Below, Between
+from gentrain.runtime.files import expanded
 
 OWN_SPLITS = {"train": splitting.TRAIN, "test": splitting.TEST}
 OWN_SPLITS |= dict.fromkeys(("valid", "val", "validation"), splitting.VALID)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gentrain.errors import UserError
-from gentrain.files import expanded
+from gentrain.runtime.files import expanded
 
 MAX_REASON = 400  # characters
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from gentrain.config.ranges import AtLeast, Below, Between
 from gentrain.data import splitting
 from gentrain.data.decode import Fit, Original, decode_known
 from gentrain.data.entries import MAX_BYTES, TOO_LARGE, Bad, in_words, judge, read_file
@@ -26,8 +27,7 @@ from gentrain.data.hub import load, places
 from gentrain.data.packed import Label, Packed, Progress
 from gentrain.data.rows import arrange, decode_all
 from gentrain.errors import UserError, few
-from gentrain.files import expanded
-from gentrain.ranges import AtLeast, Below, Between
+from gentrain.runtime.files import expanded
 
 READ_AHEAD = 16  # rows taken from the table at once
 MAX_CHOICES = 1_000  # as in lists: a column with more different values is no label

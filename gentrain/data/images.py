@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from gentrain.config.settings import View
 from gentrain.images import quantize
-from gentrain.seeding import drawn, generator
-from gentrain.settings import View
+from gentrain.runtime.seeding import drawn, generator
 
 FITS = 0.3  # of a GPU's free memory, or of the computer's memory, may be taken by a split
 

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from gentrain.config.ranges import AtLeast, Below, Between
 from gentrain.data import idx
 from gentrain.data.arrays import pack_native
 from gentrain.data.packed import Packed, Progress
-from gentrain.ranges import AtLeast, Below, Between
 
 
 def _download(root: Path) -> None:

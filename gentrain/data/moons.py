@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.data.packed import SPLITS, Label, Packed, Progress
 from gentrain.errors import UserError
-from gentrain.ranges import AtLeast, Between
 
 VERSION = 1
 STEP = 15

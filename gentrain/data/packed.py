@@ -32,8 +32,8 @@ from gentrain.data.fingerprints import (
 from gentrain.data.rows import hash64, save_array
 from gentrain.data.whole import SPLITS, NotWhole, read_array, read_meta
 from gentrain.errors import RunFailed, UserError
-from gentrain.files import NO_SPACE, sync_directory
-from gentrain.progress import console_of_rank, say
+from gentrain.runtime.console import console_of_rank, say
+from gentrain.runtime.files import NO_SPACE, sync_directory
 
 LAYOUT = 3  # of the cache's files; part of every key
 LEFTOVER_SECONDS = 86_400

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from gentrain.config import fits
+from gentrain.config.ranges import AtLeast
+from gentrain.config.schema import fits
 from gentrain.data.entries import Bad
 from gentrain.data.fingerprints import Label
-from gentrain.ranges import AtLeast
-from gentrain.stored_files import Unreadable, read_json_object
+from gentrain.runtime.stored_files import Unreadable, read_json_object
 
 SPLITS = ("train", "valid", "test")
 LARGEST_META = 2**30  # bytes: every bad picture has a line in it

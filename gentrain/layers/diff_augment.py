@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gentrain.seeding import drawn, whole_numbers
+from gentrain.runtime.seeding import drawn, whole_numbers
 
 Change = Literal["color", "translation", "cutout"]
 # A transformation's own inverse can be told from it with certainty only below this: arXiv 2006.06676, fig. 3.

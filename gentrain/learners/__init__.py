@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gentrain.images import ImageShape, bits_per_dim, psnr_db
 from gentrain.models import Generative
-from gentrain.seeding import Random
+from gentrain.runtime.seeding import Random
 
 NextBatch = Callable[[], Tensor]
 Metrics = dict[str, Tensor | float]

@@ -18,16 +18,16 @@ from gentrain.adversarial_losses import between, one_centred, squared_gradients,
 from gentrain.adversarial_rules import Rules
 from gentrain.alarm import GameWatch
 from gentrain.averaging import averaged, begin_at
-from gentrain.device import Place
-from gentrain.distributed import average, batch_norms, mean_over_processes, whole_batch
+from gentrain.config.settings import Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.layers.diff_augment import diff_augment
 from gentrain.learners import Metrics, NextBatch, Stateful
 from gentrain.models import Game
 from gentrain.optimizers import OptimizerSettings
-from gentrain.seeding import Random, generator
-from gentrain.settings import Train
+from gentrain.runtime.device import Place
+from gentrain.runtime.distributed import average, batch_norms, mean_over_processes, whole_batch
+from gentrain.runtime.seeding import Random, generator
 
 WATCHED = 64  # pictures whose diversity is watched
 

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from gentrain.averaging import averaged, begin_at
-from gentrain.device import Place
-from gentrain.distributed import average, batch_norms, mean_over_processes
+from gentrain.config.settings import Train
 from gentrain.images import ImageShape
 from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
 from gentrain.learners.replay import Replayed
 from gentrain.models import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
 from gentrain.optimizers import OptimizerSettings
-from gentrain.seeding import Random
-from gentrain.settings import Train
+from gentrain.runtime.device import Place
+from gentrain.runtime.distributed import average, batch_norms, mean_over_processes
+from gentrain.runtime.seeding import Random
 
 
 class Minimize:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gentrain.learners import Metrics
-from gentrain.recording import record
+from gentrain.runtime.cuda_graph import record
 
 Gradients = Callable[[Tensor], Metrics]
 

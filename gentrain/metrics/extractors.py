@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gentrain import registry
+from gentrain.config import registry
 from gentrain.images import to_picture
 from gentrain.metrics import domain
 from gentrain.metrics.inception import load_inception

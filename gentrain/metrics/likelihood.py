@@ -15,7 +15,7 @@ from gentrain.learners import evaluate_images
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.truth import distance_to_truth
 from gentrain.models import ImportanceSampled, Reconstructs
-from gentrain.seeding import image_streams
+from gentrain.runtime.seeding import image_streams
 from gentrain.trained import TrainedRun
 
 MEANINGS = {

@@ -13,8 +13,8 @@ from torch import Tensor
 from gentrain.data.images import Images
 from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.frechet import frechet_distance
-from gentrain.seeding import image_streams
-from gentrain.streams import Streams
+from gentrain.runtime.seeding import image_streams
+from gentrain.runtime.streams import Streams
 
 TAG = "valid/frechet_distance"
 

@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.layers.dense import DenseDecoder, DenseEncoder
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
-from gentrain.ranges import AtLeast, Between
-from gentrain.seeding import Random, drawn, normal_noise, normal_noise_like
+from gentrain.runtime.seeding import Random, drawn, normal_noise, normal_noise_like
 
 
 class AE(nn.Module):

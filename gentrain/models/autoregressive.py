@@ -20,8 +20,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from gentrain.images import ImageShape, bits_per_dim
 from gentrain.layers.pixel_heads import MixtureHead, SoftmaxHead, fourier_table
+from gentrain.runtime.seeding import Random
 from gentrain.sampler import Draw, Progress, draw_pictures, known_pixels
-from gentrain.seeding import Random
 
 Output = Literal["softmax", "logistic_mixture"]
 

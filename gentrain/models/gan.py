@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from gentrain.adversarial_losses import LOSSES, LossName
 from gentrain.adversarial_rules import Rules
 from gentrain.alarm import WatchSettings
+from gentrain.config.ranges import Above, AtLeast, Below, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.layers.dcgan import DCGANDiscriminator, DCGANGenerator
 from gentrain.layers.diff_augment import MOST, Change
 from gentrain.layers.r3 import Block, R3Discriminator, R3Generator
-from gentrain.ranges import Above, AtLeast, Below, Between
-from gentrain.seeding import Random, normal_noise
+from gentrain.runtime.seeding import Random, normal_noise
 
 SMALLEST = (4, 7)  # pixels a side of the first stage
 Fraction = Annotated[float, AtLeast(0), Below(1)]

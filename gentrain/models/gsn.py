@@ -19,13 +19,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
 from gentrain.masses import uniform_noise
-from gentrain.ranges import AtLeast, Between
-from gentrain.seeding import Random, normal_noise
+from gentrain.runtime.seeding import Random, normal_noise
 
 
 class GSN(nn.Module):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal
 
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.images import ImageShape
 from gentrain.layers.gated import GatedStack
 from gentrain.layers.masked import MaskedStack
 from gentrain.models.autoregressive import Autoregressive, Output
-from gentrain.ranges import AtLeast, Between
 
 
 def pixelcnn(

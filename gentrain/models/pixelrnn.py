@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal
 
+from gentrain.config.ranges import AtLeast, Between
 from gentrain.images import ImageShape
 from gentrain.layers.recurrent import RecurrentStack, Variant
 from gentrain.models.autoregressive import Autoregressive, Output
-from gentrain.ranges import AtLeast, Between
 
 
 def pixelrnn(

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gentrain.distributed import in_place_of, mean_over_processes
+from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
 from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
 from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
-from gentrain.ranges import Above, AtLeast, Between
-from gentrain.seeding import Random, normal_noise
+from gentrain.runtime.distributed import in_place_of, mean_over_processes
+from gentrain.runtime.seeding import Random, normal_noise
 
 # s is clamped to [-20, 20]: a standard deviation of 5e-5 .. 2e4, outside of which exp(s) soon leaves
 # float32. The clamped s both draws z and enters the KL, so q stays one Gaussian and the bound a bound.

@@ -21,9 +21,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gentrain.console import guard_output
 from gentrain.errors import Busy, RunFailed, UserError
-from gentrain.signals import SIGNALS, WARNINGS, hangs_up
+from gentrain.runtime.output import guard_output
+from gentrain.runtime.signals import SIGNALS, WARNINGS, hangs_up
 from gentrain.sweeps import state as states
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.slurm import Preemption, torchrun_environment

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gentrain.config import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
+from gentrain.config.schema import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
 from gentrain.errors import UserError
-from gentrain.files import expanded
+from gentrain.runtime.files import expanded
 
 READABLE = 60  # letters of a name, before the hash
 DIGITS = 16  # of the hash, hexadecimal: 64 bits

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gentrain.comparison.text import clean, duration, number
-from gentrain.files import remove_half_written, write_atomically
-from gentrain.stored_files import Unreadable, check_lock, dump_json, read_json_object
+from gentrain.runtime.files import remove_half_written, write_atomically
+from gentrain.runtime.stored_files import Unreadable, check_lock, dump_json, read_json_object
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.state import (
     EARLIER,

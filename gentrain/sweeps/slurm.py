@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Protocol
 
-from gentrain.signals import WARNINGS
+from gentrain.runtime.signals import WARNINGS
 
 FIRST_PORT, PORTS = 10_000, 20_000  # below what systems hand out by themselves
 

@@ -20,10 +20,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from gentrain.composing import is_hydras, key_of
+from gentrain.config.compose import is_hydras, key_of
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import expanded, still_there
-from gentrain.signals import StopRequest
+from gentrain.runtime.files import expanded, still_there
+from gentrain.runtime.signals import StopRequest
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, Run, in_a_process, in_this_process, stop_file, under_submitit
 from gentrain.sweeps.naming import Job, digest, identity, job_directory, job_name, quoted, sweep_folder
@@ -133,7 +133,7 @@ def _installed(package: str) -> bool:
 def run_sweep(sweep: Sweep, run: Run) -> int:
     """Carry out what is left to do, print the table, write sweep.json; the exit status.
 
-    `run` carries out one job in this process. In an `engine` of composing.py.
+    `run` carries out one job in this process. In an `engine` of compose.py.
     """
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)

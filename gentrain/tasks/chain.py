@@ -12,8 +12,8 @@ from gentrain.data import view_of
 from gentrain.data.decode import decode
 from gentrain.data.images import Images
 from gentrain.errors import UserError
-from gentrain.files import expanded
 from gentrain.images import quantize
+from gentrain.runtime.files import expanded
 from gentrain.tasks.on_run import open_data_of
 from gentrain.trained import TrainedRun
 

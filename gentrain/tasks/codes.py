@@ -7,7 +7,7 @@ import tokenize
 import numpy as np
 
 from gentrain.errors import UserError
-from gentrain.files import expanded
+from gentrain.runtime.files import expanded
 
 
 def read_codes(key: str, file: str) -> np.ndarray:

@@ -16,9 +16,9 @@ from gentrain.comparison.figures import Figure, words
 from gentrain.comparison.find import find_runs, looks_like_run
 from gentrain.comparison.page import page
 from gentrain.comparison.text import clean, duration, number
+from gentrain.config.ranges import Between
 from gentrain.errors import UserError
-from gentrain.files import alone_in, expanded, write_atomically
-from gentrain.ranges import Between
+from gentrain.runtime.files import alone_in, expanded, write_atomically
 
 SECTIONS = ()  # of this config: none, each run has its own
 UNUSED = ("model", "data", "optimizer", "train", "device", "seed", "resume", "init_from", "run", "checkpoint")

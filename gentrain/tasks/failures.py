@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from gentrain.build import network_on_meta
-from gentrain.distributed import sees_whole_batch
 from gentrain.errors import RunFailed
-from gentrain.files import in_words
-from gentrain.ranks import world_size
+from gentrain.runtime.distributed import sees_whole_batch
+from gentrain.runtime.files import in_words
+from gentrain.runtime.ranks import world_size
 
 
 @contextmanager

@@ -14,18 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gentrain.config.ranges import Between
+from gentrain.config.settings import View
 from gentrain.data import Packed, check_data, open_data, view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import SPLITS
 from gentrain.data.portrait import portrait
 from gentrain.data.summary import Summary, summarize
 from gentrain.errors import UserError, few
-from gentrain.files import expanded, remove_half_written, write_atomically
 from gentrain.images import to_picture
-from gentrain.progress import preparing, say
-from gentrain.ranges import Between
 from gentrain.rundir import RunDir, write_json
-from gentrain.settings import View
+from gentrain.runtime.console import preparing, say
+from gentrain.runtime.files import expanded, remove_half_written, write_atomically
 
 SECTIONS = ("data",)
 UNUSED = ("model", "optimizer", "train", "device", "seed", "resume", "init_from", "run", "checkpoint")

@@ -20,11 +20,11 @@ from torch import Tensor
 from gentrain.data import make_source, view_of
 from gentrain.data.images import Images
 from gentrain.data.moons import Moons, Places
-from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture, to_unit
 from gentrain.latent import cross_fade
-from gentrain.progress import say
 from gentrain.rundir import write_json
+from gentrain.runtime.console import say
+from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.sheets import png, sheet
 from gentrain.trained import TrainedRun
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from gentrain.data import Packed, open_data
 from gentrain.data.fingerprints import difference
 from gentrain.data.packed import Progress
-from gentrain.device import check_device
 from gentrain.errors import UserError
-from gentrain.progress import say
 from gentrain.rundir import what_changed
+from gentrain.runtime.console import say
+from gentrain.runtime.device import check_device
 from gentrain.stored import find_checkpoint, run_of
 from gentrain.tasks.plan import absolute
 from gentrain.trained import TrainedRun

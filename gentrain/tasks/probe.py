@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from gentrain.chart import Curve, chart
+from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
-from gentrain.files import alone_in, write_atomically
 from gentrain.models import Featured
 from gentrain.probe_arms import Problem, Score, Scores, Tuning, probe
 from gentrain.probing import L2_STRENGTHS
-from gentrain.progress import preparing, say
-from gentrain.ranges import Above, AtLeast, Between
 from gentrain.rundir import write_json
+from gentrain.runtime.console import preparing, say
+from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.sheets import png
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
 from gentrain.trained import TrainedRun

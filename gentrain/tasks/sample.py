@@ -12,12 +12,12 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from gentrain.capacity import COPIES, check_pictures
+from gentrain.config.ranges import Above, AtLeast
 from gentrain.errors import UserError
-from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture
 from gentrain.models import RunsChain, SaysHowItSamples
-from gentrain.progress import preparing, say
-from gentrain.ranges import Above, AtLeast
+from gentrain.runtime.console import preparing, say
+from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.sampler import Draw
 from gentrain.tasks.chain import WATCHED, starts, steps_shown
 from gentrain.tasks.codes import read_codes

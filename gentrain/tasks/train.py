@@ -12,28 +12,28 @@ from rich.console import Console
 from torch import nn
 
 from gentrain import checkpoint as checkpoints
-from gentrain import connection, distributed
 from gentrain.build import make_learner
 from gentrain.capacity import check_fits
 from gentrain.checkpoint import Checkpoint
+from gentrain.config.settings import Train
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches
 from gentrain.data.fingerprints import difference, parts_of
 from gentrain.data.images import Images
-from gentrain.device import Place, resolve, set_up
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import of_the_machine
 from gentrain.from_pictures import settle, start
 from gentrain.learners import Learner
 from gentrain.loop import Fit, Judge, State, fit
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
-from gentrain.progress import Display, console_of_rank, preparing, say
-from gentrain.ranks import is_main, world_size
 from gentrain.records import METRICS, check_records, read_metrics
 from gentrain.rundir import RunDir, what_changed
-from gentrain.settings import Train
-from gentrain.signals import StopRequest
+from gentrain.runtime import collectives, distributed
+from gentrain.runtime.console import Display, console_of_rank, preparing, say
+from gentrain.runtime.device import Place, resolve, set_up
+from gentrain.runtime.files import of_the_machine
+from gentrain.runtime.ranks import is_main, world_size
+from gentrain.runtime.signals import StopRequest
 from gentrain.stored import check_weights, load_asked, load_parts, not_finite, run_of, weights_of
 from gentrain.stored_config import as_yaml
 from gentrain.tasks.failures import failures_explained, files_explained
@@ -58,7 +58,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
     command, console = plan(config, overrides), console_of_rank()
     check_fits(command.config)
     with (
-        connection.together(resolve(command.config["device"]["name"])),
+        collectives.together(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
         failures_explained(command.config),
@@ -74,7 +74,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         elif command.start_from is not None:
             stored = checkpoints.from_main(partial(checkpoints.load_or_explain, command.start_from))
         with preparing(console) as progress:
-            data = connection.in_turn(partial(open_data, command.config["data"], progress))
+            data = collectives.in_turn(partial(open_data, command.config["data"], progress))
         place = set_up(command.config["device"])
         learner = make_learner(command.config, place)
         state = _take_over(command, learner, data, stored, console)
@@ -109,7 +109,7 @@ def _new_directory(command: Plan, held: ExitStack) -> RunDir:
         held.callback(made[0].unlock)
         return str(made[0].path)
 
-    path = Path(connection.from_main(make))
+    path = Path(collectives.from_main(make))
     return made[0] if made else RunDir(path)
 
 
@@ -174,7 +174,7 @@ def _begin(command: Plan, learner: Learner, images: Images, stored: Checkpoint |
     """The first weights of a new run, and all that follows from them: before anything of it is written."""
     network, seed = cast(nn.Module, learner.parts["model"]), command.config["seed"]
     if stored is None and command.weights_from is None:
-        connection.from_main(partial(start, network, images, seed))
+        collectives.from_main(partial(start, network, images, seed))
     distributed.same_as_main(network)
     if stored is None:
         learner.weights_replaced()
@@ -312,7 +312,7 @@ def _train(this: Fit, state: State, console: Console) -> None:
     except Interrupted:
         status = "interrupted"
         raise
-    except connection.Lost as error:
+    except collectives.Lost as error:
         status = "interrupted"  # no failure of the run: a sweep goes on with it, and does not begin anew
         again = f"{started_by()} {as_typed('resume', this.run.path)}"
         raise RunFailed(f"{error}; to go on from the last checkpoint: {again}") from error
@@ -329,6 +329,6 @@ def _train(this: Fit, state: State, console: Console) -> None:
             with suppress(OSError):
                 this.run.write_result(status, state.step, this.tracker.latest)
         say_end(this.run, status, state, console)
-    connection.barrier()  # else who ends first has others killed while they write
+    collectives.barrier()  # else who ends first has others killed while they write
     if this.stop.requested:
         raise Interrupted(this.stop.exit_status)

@@ -15,18 +15,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Packed
 from gentrain.errors import UserError
-from gentrain.files import alone_in, write_atomically
 from gentrain.images import to_picture
 from gentrain.latent import ACTIVE, Aggregate, aggregate, shares_of_label
 from gentrain.models import Decodes, Encodes, HasPosterior
-from gentrain.progress import preparing, say
-from gentrain.ranges import Above, AtLeast, Between
 from gentrain.rundir import write_json
-from gentrain.seeding import generator
+from gentrain.runtime.console import preparing, say
+from gentrain.runtime.files import alone_in, write_atomically
+from gentrain.runtime.seeding import generator
 from gentrain.sheets import png, sheet
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
 from gentrain.trained import TrainedRun

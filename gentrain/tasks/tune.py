@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
-from gentrain.config import check as check_config
+from gentrain.config.schema import check as check_config
 from gentrain.errors import UserError
 from gentrain.tasks import train
 from gentrain.tasks.plan import absolute

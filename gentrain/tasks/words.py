@@ -9,16 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from gentrain import checkpoint as checkpoints
+from gentrain.config.settings import View
 from gentrain.data import Packed, image_shape, view_of
-from gentrain.device import Place
 from gentrain.errors import few
 from gentrain.learners import Learner
 from gentrain.loop import State
 from gentrain.optimizers import optimizer_settings
-from gentrain.progress import say
-from gentrain.ranks import world_size
 from gentrain.rundir import RunDir
-from gentrain.settings import View
+from gentrain.runtime.console import say
+from gentrain.runtime.device import Place
+from gentrain.runtime.ranks import world_size
 from gentrain.sweeps.naming import quoted
 from gentrain.tasks.plan import Plan
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from gentrain.data import open_data
 from gentrain.errors import Interrupted, RunFailed, UserError
-from gentrain.files import still_there
-from gentrain.progress import preparing, say
+from gentrain.runtime.console import preparing, say
+from gentrain.runtime.files import still_there
 from gentrain.tuning.plots import write_plots
 from gentrain.tuning.report import STATES, best_of, print_study, write_reports
 from gentrain.tuning.search import Search, typed

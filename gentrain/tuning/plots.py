@@ -9,7 +9,7 @@ from optuna import Study, visualization
 from optuna.trial import TrialState
 from plotly.graph_objects import Figure
 
-from gentrain.files import write_atomically
+from gentrain.runtime.files import write_atomically
 from gentrain.tuning.search import Search
 
 STYLE = "body { font: 16px sans-serif; margin: 2em auto; max-width: 70em; color: #223 } p { color: #556 }"

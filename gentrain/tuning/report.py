@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gentrain.files import write_atomically
-from gentrain.progress import say
 from gentrain.rundir import write_json
+from gentrain.runtime.console import say
+from gentrain.runtime.files import write_atomically
 from gentrain.sweeps.state import last_saved
 from gentrain.tuning.search import Search
 from gentrain.tuning.store import Store

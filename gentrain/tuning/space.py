@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from gentrain import registry
-from gentrain.config import (
+from gentrain.config import registry
+from gentrain.config.registry import suggestion
+from gentrain.config.schema import (
     PLAIN_KEYS,
     Schema,
     data_schema,
@@ -21,10 +22,9 @@ from gentrain.config import (
     model_schema,
     optimizer_schema,
     schema_of,
-)  # fmt: skip
+)
+from gentrain.config.settings import Device, Train
 from gentrain.errors import UserError
-from gentrain.registry import suggestion
-from gentrain.settings import Device, Train
 
 GROUPS = ("model", "optimizer")  # choices that may be searched themselves
 # Figures of other pictures, or of the same at other levels, cannot be compared: of `data` only these.

@@ -26,9 +26,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gentrain.data.fingerprints import difference
 from gentrain.errors import UserError
-from gentrain.files import remove_half_written
-from gentrain.seeding import derive
-from gentrain.stored_files import check_lock
+from gentrain.runtime.files import remove_half_written
+from gentrain.runtime.seeding import derive
+from gentrain.runtime.stored_files import check_lock
 from gentrain.tuning.search import FILE, Search, check_directory
 from gentrain.tuning.space import MOST, Choices, Scalar
 

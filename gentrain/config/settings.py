@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gentrain.ranges import Above, AtLeast, Between
+from gentrain.config.ranges import Above, AtLeast, Between
 
 Every = Annotated[int, AtLeast(1)] | None
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from gentrain.connection import connected, gather
+from gentrain.config.settings import Device
 from gentrain.errors import UserError
-from gentrain.ranks import local_rank, world_size
-from gentrain.settings import Device
+from gentrain.runtime.collectives import connected, gather
+from gentrain.runtime.ranks import local_rank, world_size
 
 # What multiplies in float32, or in less. Asked one by one: torch raises an error if it is asked for all by
 # the older functions in a process that has used these.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from gentrain.composing import engine, of_the_run
+from gentrain.config.compose import engine, of_the_run
 from gentrain.errors import UserError
 
 # For --hydra-help, which composes without gentrain's own config: what the gate wants, before what is typed.

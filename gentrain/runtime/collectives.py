@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gentrain import ranks
 from gentrain.errors import RunFailed, UserError
-from gentrain.ranks import is_main, local_rank, rank, world_size
+from gentrain.runtime import ranks
+from gentrain.runtime.ranks import is_main, local_rank, rank, world_size
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gentrain.config import under
+from gentrain.config.schema import under
 from gentrain.errors import UserError
 
 # Hydra's own configs name their launcher and sweeper; installed plugins are code that the user chose.

@@ -86,7 +86,7 @@ _ask: Callable[[], bool] | None = None
 
 
 def ask_whether_to_speak(ask: Callable[[], bool] | None) -> None:
-    """From now on `may_speak` is `ask`: set by connection.py while processes are connected."""
+    """From now on `may_speak` is `ask`: set by collectives.py while processes are connected."""
     global _ask
     _ask = ask
 

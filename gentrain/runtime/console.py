@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
-from gentrain.ranks import is_main
+from gentrain.runtime.ranks import is_main
 
 # One redraw a second: the drawing thread takes its time from training on a small machine.
 REDRAWS_PER_SECOND = 1

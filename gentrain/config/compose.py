@@ -21,10 +21,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from gentrain.config.safety import refuse_code, refuse_settings_of_hydra
 from gentrain.errors import UserError
-from gentrain.no_code import refuse_code, refuse_settings_of_hydra
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries the configs inside the package; a checkout, and so an editable install, has them beside it.
 CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 

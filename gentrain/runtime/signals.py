@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from gentrain.connection import largest
 from gentrain.errors import Interrupted
-from gentrain.ranks import is_main, world_size
+from gentrain.runtime.collectives import largest
+from gentrain.runtime.ranks import is_main, world_size
 
 ASK_EVERY_SECONDS = 0.5  # at most, where a step takes less
 

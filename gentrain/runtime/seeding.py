@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from gentrain import ranks
-from gentrain.streams import Streams
+from gentrain.runtime import ranks
+from gentrain.runtime.streams import Streams
 
 Shape = tuple[int, ...]
 Random = Generator | Streams  # where noise comes from: one stream for all, or one an image

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gentrain import registry
+from gentrain.config import registry
+from gentrain.config.registry import suggestion
+from gentrain.config.settings import Device, Schedule, Train, View
 from gentrain.errors import UserError
-from gentrain.registry import suggestion
-from gentrain.settings import Device, Schedule, Train, View
 
 # Keys of the whole config that are no sections; the sections and these are all that there is.
 PLAIN_KEYS: dict[str, Any] = {

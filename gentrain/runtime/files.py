@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from gentrain.errors import RunFailed, UserError
-from gentrain.stored_files import check_lock
+from gentrain.runtime.stored_files import check_lock
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: full, or over a quota or limit
 # What a disk, a network, or whoever manages them is the reason for, and no line of ours.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.errors import HydraException, MissingConfigException
 from yaml import YAMLError
 
-from gentrain.registry import suggestion
+from gentrain.config.registry import suggestion
 
 
 def is_hydras_mistake(error: Exception) -> bool:

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gentrain.connection import gather, gather_rows, or_lost
-from gentrain.ranks import rank, world_size
-from gentrain.streams import Streams
+from gentrain.runtime.collectives import gather, gather_rows, or_lost
+from gentrain.runtime.ranks import rank, world_size
+from gentrain.runtime.streams import Streams
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""From text to checked settings: composes, names, types, ranges. Imports errors alone, and no torch."""

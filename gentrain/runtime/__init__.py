@@ -1,0 +1,1 @@
+"""What a process runs on: device, random numbers, files, signals, other processes, the console."""
