@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gentrain.errors import UserError
 from gentrain.images import to_levels, to_unit
-from gentrain.models import Completes, Renders, RunsChain
+from gentrain.models.interface import Completes, Renders, RunsChain
+from gentrain.models.pixel.sampler import Draw, Progress
 from gentrain.runtime.seeding import image_streams, normal_noise
-from gentrain.sampler import Draw, Progress
 from gentrain.trained import TrainedRun
 
 SEARCH_STEPS = 300

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gentrain.data.images import Images
-from gentrain.models import SettlesOnPictures, StartsFromPictures
+from gentrain.models.interface import SettlesOnPictures, StartsFromPictures
 from gentrain.runtime.seeding import generator
 
 PICTURES = 4096  # at most; as many as there are, if there are fewer

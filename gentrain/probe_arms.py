@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gentrain.build import make_network
 from gentrain.data.images import Images
 from gentrain.images import to_unit
-from gentrain.models import Featured
+from gentrain.models.build import make_network
+from gentrain.models.interface import Featured
 from gentrain.probing import Classifier, Linear, Scaling, choose_l2, draw_labels, epochs, fit_linear
 from gentrain.runtime.device import Place
 from gentrain.runtime.seeding import generator, seed_everything

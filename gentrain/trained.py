@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gentrain import checkpoint as checkpoints
-from gentrain.build import make_network, network_on_meta
 from gentrain.capacity import check_codes, check_pictures
 from gentrain.config.schema import check_section, schema_of
 from gentrain.config.settings import Device
 from gentrain.data import image_shape
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.models import (
+from gentrain.models.build import make_network, network_on_meta
+from gentrain.models.interface import (
     Completes,
     Decodes,
     DrawsCodes,
@@ -30,11 +30,11 @@ from gentrain.models import (
     Reconstructs,
     RunsChain,
 )
+from gentrain.models.pixel.sampler import Draw, Progress
 from gentrain.runtime.device import Place, place_of
 from gentrain.runtime.files import expanded
 from gentrain.runtime.seeding import image_streams
 from gentrain.runtime.streams import of_contents
-from gentrain.sampler import Draw, Progress
 from gentrain.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
 from gentrain.stored_config import load_config
 

@@ -34,15 +34,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gentrain.images import ImageShape
-from gentrain.layers import recurrent
-from gentrain.layers.line_scan import Lines
 from gentrain.learners import Metrics
 from gentrain.learners.replay import Replayed
-from gentrain.models.autoregressive import Autoregressive
-from gentrain.models.pixelcnn import pixelcnn
-from gentrain.models.pixelrnn import pixelrnn
+from gentrain.models.pixel import recurrent
+from gentrain.models.pixel.autoregressive import Autoregressive
+from gentrain.models.pixel.line_lstm import Lines
+from gentrain.models.pixel.pixelcnn import pixelcnn
+from gentrain.models.pixel.pixelrnn import pixelrnn
+from gentrain.models.pixel.sampler import Draw, Naive, draw_batch
 from gentrain.rundir import versions
-from gentrain.sampler import Draw, Naive, draw_batch
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def sampling(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def plain_scan(pre_GPBD: Tensor, weight_GTCD: Tensor, lines: Lines) -> Tensor:
-    """What layers/line_scan.py replaces: a loop in autograd over lines, one direction after the other.
+    """What models/pixel/line_lstm.py replaces: a loop in autograd over lines, one direction after the other.
 
     Rows are indexed as they are; for diagonals each row is moved one pixel further than the one above, as is
     usual, so that they are the columns of a wider map with zeros at both ends. For square pictures.

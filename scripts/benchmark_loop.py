@@ -26,13 +26,13 @@ from torch.nn.functional import softplus
 from torch.nn.utils import clip_grad_norm_
 
 from gentrain.averaging import averaged
-from gentrain.build import make_learner, make_network
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
 from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches, Images
 from gentrain.images import to_unit
 from gentrain.loop import Fit, State, fit
+from gentrain.models.build import make_learner, make_network
 from gentrain.optimizers import optimizer_settings
 from gentrain.rundir import RunDir, versions
 from gentrain.runtime.console import Display

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentrain.build import make_learner
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
 from gentrain.data import view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
 from gentrain.evaluation import evaluate_split
+from gentrain.models.build import make_learner
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.device import set_up
 from gentrain.runtime.ranks import is_main

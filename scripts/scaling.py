@@ -29,12 +29,12 @@ import hydra
 import torch
 import torch.distributed as dist
 
-from gentrain.build import make_learner
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
 from gentrain.data import image_shape, view_of
 from gentrain.data.batches import Batches
 from gentrain.data.images import Images
+from gentrain.models.build import make_learner
 from gentrain.rundir import versions
 from gentrain.runtime import collectives
 from gentrain.runtime.device import set_up

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gentrain.adversarial_losses import LOSSES
-from gentrain.adversarial_rules import Rules
 from gentrain.alarm import WatchSettings
 from gentrain.config.settings import Schedule, Train
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.learners.adversarial import Adversarial
+from gentrain.models.gan.objective import LOSSES
+from gentrain.models.gan.rules import Rules
 from gentrain.optimizers import OptimizerSettings, adam
 from gentrain.runtime.device import Place
 from gentrain.runtime.seeding import seed_everything

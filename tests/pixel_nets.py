@@ -9,9 +9,9 @@ import yaml
 from torch import Tensor
 
 from gentrain.images import ImageShape
-from gentrain.models.autoregressive import Autoregressive
-from gentrain.models.pixelcnn import pixelcnn
-from gentrain.models.pixelrnn import pixelrnn
+from gentrain.models.pixel.autoregressive import Autoregressive
+from gentrain.models.pixel.pixelcnn import pixelcnn
+from gentrain.models.pixel.pixelrnn import pixelrnn
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "model"
 SMALL = {"width": 6, "layers": 3, "first_kernel": 5, "head_width": 8, "mixtures": 3}

@@ -7,17 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gentrain.adversarial_losses import (
-    LOSSES,
-    between,
-    one_centred,
-    squared_gradients,
-    zero_centred,
-)
-from gentrain.layers.dcgan import DCGANDiscriminator
-from gentrain.layers.diff_augment import diff_augment
-from gentrain.layers.r3 import Block, R3Discriminator
-from gentrain.layers.resample import downsample, upsample
+from gentrain.models.gan.augment import diff_augment
+from gentrain.models.gan.dcgan import DCGANDiscriminator
+from gentrain.models.gan.objective import LOSSES, between, one_centred, squared_gradients, zero_centred
+from gentrain.models.gan.r3 import Block, R3Discriminator
+from gentrain.models.gan.resample import downsample, upsample
 
 REAL = np.array([-3.0, -0.2, 0.5, 2.0, 40.0])
 FAKE = np.array([1.0, -0.7, 0.1, -60.0, 3.0])

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim
-from gentrain.models.pixelcnn import pixelcnn
-from gentrain.models.pixelrnn import pixelrnn
+from gentrain.models.pixel.pixelcnn import pixelcnn
+from gentrain.models.pixel.pixelrnn import pixelrnn
 
 
 @pytest.mark.parametrize(("family", "name"), [(pixelcnn, "pixelcnn"), (pixelrnn, "pixelrnn")])

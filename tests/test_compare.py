@@ -34,7 +34,7 @@ from gentrain.comparison.pictures import read_pictures
 from gentrain.comparison.text import clean
 from gentrain.config.registry import MODELS, target
 from gentrain.errors import UserError
-from gentrain.models.autoregressive import Autoregressive
+from gentrain.models.pixel.autoregressive import Autoregressive
 
 EVIL = "<img src=x onerror=alert(1)>"
 WORSE = "\"'></script><script>alert(2)</script>&amp;"

@@ -19,7 +19,7 @@ import gentrain as library
 from gentrain.completing import SEARCH_SIGMA, latent_search, way_of
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.models.gsn import GSN
-from gentrain.sampler import Draw
+from gentrain.models.pixel.sampler import Draw
 from gentrain.tasks.complete import mask, measure
 
 

@@ -18,8 +18,8 @@ import torch
 from conftest import Command
 from families import FAMILIES, assert_same_run, curves, newest
 
-from gentrain.build import make_learner
 from gentrain.config import compose
+from gentrain.models.build import make_learner
 from gentrain.runtime import distributed, ranks, seeding, signals
 from gentrain.runtime.device import set_up
 from gentrain.runtime.distributed import mine_of

@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 import gentrain as library
-from gentrain.adversarial_losses import LOSSES, squared_gradients
-from gentrain.adversarial_rules import annealed
 from gentrain.config.settings import Schedule, Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
-from gentrain.layers.dcgan import DCGANGenerator
-from gentrain.layers.r3 import GAIN, Block, R3Generator, ResidualBlock
 from gentrain.learners.adversarial import Adversarial
-from gentrain.models.gan import GAN, smallest_size
+from gentrain.models.gan.dcgan import DCGANGenerator
+from gentrain.models.gan.gan import GAN, smallest_size
+from gentrain.models.gan.objective import LOSSES, squared_gradients
+from gentrain.models.gan.r3 import GAIN, Block, R3Generator, ResidualBlock
+from gentrain.models.gan.rules import annealed
 from gentrain.optimizers import OptimizerSettings, adam, sgd
 from gentrain.runtime.device import Place
 

@@ -21,8 +21,8 @@ from torch.distributions import Categorical, LowRankMultivariateNormal, MixtureS
 import gentrain as library
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim
-from gentrain.mixture_start import k_means, principal_axes, start_mixture
 from gentrain.models.gmm import GMM, LOG_SPEED
+from gentrain.models.gmm_init import k_means, principal_axes, start_mixture
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "gmm.yaml"
 

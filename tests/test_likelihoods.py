@@ -8,8 +8,8 @@ import torch
 from scipy import special, stats
 
 from gentrain.errors import UserError
-from gentrain.likelihoods import Bernoulli, Gaussian, LogisticMixture
-from gentrain.masses import OPEN, bin_edges, gaussian_log_mass, logistic_mass, mills_denominator
+from gentrain.models.discretized import OPEN, bin_edges, gaussian_log_mass, logistic_mass, mills_denominator
+from gentrain.models.likelihoods import Bernoulli, Gaussian, LogisticMixture
 
 MEANS = [-50.0, -3.0, -1.0, -0.31, 0.0, 0.004, 0.7, 1.0, 2.5, 50.0]
 LOG_SCALES = [-15.0, -9.0, -6.0, -4.0, -2.0, 0.0, 2.0, 5.0]

@@ -23,7 +23,7 @@ from gentrain.metrics.manifold import density_coverage, precision_recall
 from gentrain.metrics.memorisation import nearer, nearest, squared_by_products
 from gentrain.metrics.quality import quality
 from gentrain.metrics.truth import distance_to_truth
-from gentrain.mixture_start import k_means
+from gentrain.models.gmm_init import k_means
 
 
 def features(n: int, dims: int = 12, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> Tensor:

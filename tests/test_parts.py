@@ -14,10 +14,10 @@ from conftest import Command
 from families import FAMILIES
 from torch import Tensor
 
-from gentrain.build import make_learner
 from gentrain.config import compose as composing
 from gentrain.config import registry
 from gentrain.learners.adversarial import Adversarial
+from gentrain.models.build import make_learner
 from gentrain.runtime.device import Place
 
 BATCH = 8

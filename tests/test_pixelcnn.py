@@ -10,7 +10,7 @@ from pixel_nets import CNN_VARIANTS, small, trunk_jacobian
 from torch import Tensor
 
 from gentrain.images import ImageShape
-from gentrain.models.autoregressive import Autoregressive
+from gentrain.models.pixel.autoregressive import Autoregressive
 
 
 def receptive_field(model: Autoregressive, variant: str, first: int, other: int, layers: int) -> Tensor:

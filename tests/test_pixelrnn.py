@@ -10,9 +10,9 @@ from pixel_nets import RNN_VARIANTS, images, nats, small, trunk_jacobian
 from torch import Tensor
 
 from gentrain.images import ImageShape
-from gentrain.layers.line_scan import Lines, diagonals, line_scan, rows
-from gentrain.layers.recurrent import DiagonalBiLSTM, LSTMWeights, RowLSTM
-from gentrain.models.autoregressive import Autoregressive
+from gentrain.models.pixel.autoregressive import Autoregressive
+from gentrain.models.pixel.line_lstm import Lines, diagonals, line_scan, rows
+from gentrain.models.pixel.recurrent import DiagonalBiLSTM, LSTMWeights, RowLSTM
 
 Offset = tuple[int, int]
 # A scan: how pixels are put into lines, a pixel's neighbours, and the one whose cell goes on.

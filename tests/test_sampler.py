@@ -14,11 +14,11 @@ from scipy.stats import chisquare
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gentrain import sampler
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.models.autoregressive import Autoregressive
-from gentrain.sampler import Draw, GumbelNoise, Naive, draw_batch, draw_pictures
+from gentrain.models.pixel import sampler
+from gentrain.models.pixel.autoregressive import Autoregressive
+from gentrain.models.pixel.sampler import Draw, GumbelNoise, Naive, draw_batch, draw_pictures
 
 CPU = torch.device("cpu")
 SHAPES = [ImageShape(1, 6, 9, 16), ImageShape(3, 7, 4, 16)]

@@ -14,7 +14,7 @@ from families import FAMILIES
 from torch import Tensor
 
 import gentrain as library
-from gentrain import completing, sampler, trained
+from gentrain import completing, trained
 from gentrain.data import open_data, view_of
 from gentrain.data.images import Images
 from gentrain.errors import UserError
@@ -23,9 +23,10 @@ from gentrain.metrics.extractors import Domain
 from gentrain.metrics.likelihood import likelihood
 from gentrain.metrics.validation import ValidationDistance
 from gentrain.models import vae
+from gentrain.models.pixel import sampler
+from gentrain.models.pixel.sampler import Draw
 from gentrain.runtime import seeding
 from gentrain.runtime.streams import Streams, _bits, of_contents
-from gentrain.sampler import Draw
 
 CPU = torch.device("cpu")
 # Kernels for batches of another size add in another order: a few units in the last place of float32.

@@ -17,7 +17,6 @@ from families import FAMILIES
 
 import gentrain as library
 from gentrain import capacity
-from gentrain.build import make_learner, network_on_meta
 from gentrain.capacity import check_fits, in_words, training_bytes
 from gentrain.config import compose, registry
 from gentrain.config.schema import (
@@ -33,6 +32,7 @@ from gentrain.config.schema import (
 from gentrain.config.settings import Device, Train
 from gentrain.errors import RunFailed, UserError
 from gentrain.learners.minimize import Minimize
+from gentrain.models.build import make_learner, network_on_meta
 from gentrain.runtime.device import set_up
 from gentrain.tasks.plan import plan
 

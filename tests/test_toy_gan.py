@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from gentrain.adversarial_losses import LOSSES
 from gentrain.images import to_levels
+from gentrain.models.gan.objective import LOSSES
 from gentrain.runtime.seeding import seed_everything
 
 

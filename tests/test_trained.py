@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import gentrain as library
 from gentrain.data import open_data
 from gentrain.errors import UserError
-from gentrain.sampler import Draw
+from gentrain.models.pixel.sampler import Draw
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.layers.residual import Decoder, Encoder, pyramid
+from gentrain.models.conv import Decoder, Encoder, pyramid
 from gentrain.models.vae import VAE, kl_to_prior
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "vae.yaml"

@@ -28,13 +28,15 @@ MODELS = {
     "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize", headline="mse"),
     "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize", likelihood="bound"),
     "pixelcnn": Family(
-        "gentrain.models.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
+        "gentrain.models.pixel.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
     ),
     "pixelrnn": Family(
-        "gentrain.models.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
+        "gentrain.models.pixel.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
     ),
     "gan": Family(
-        "gentrain.models.gan:GAN", "gentrain.learners.adversarial:Adversarial", headline="frechet_distance"
+        "gentrain.models.gan.gan:GAN",
+        "gentrain.learners.adversarial:Adversarial",
+        headline="frechet_distance",
     ),
     "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize", likelihood="bound"),
     "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize", headline="mse"),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from gentrain.images import ImageShape, bits_per_dim, psnr_db
-from gentrain.models import Generative
+from gentrain.models.interface import Generative
 from gentrain.runtime.seeding import Random
 
 NextBatch = Callable[[], Tensor]

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from gentrain.adversarial_losses import between, one_centred, squared_gradients, zero_centred
-from gentrain.adversarial_rules import Rules
 from gentrain.alarm import GameWatch
 from gentrain.averaging import averaged, begin_at
 from gentrain.config.settings import Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
-from gentrain.layers.diff_augment import diff_augment
 from gentrain.learners import Metrics, NextBatch, Stateful
-from gentrain.models import Game
+from gentrain.models.gan.augment import diff_augment
+from gentrain.models.gan.objective import between, one_centred, squared_gradients, zero_centred
+from gentrain.models.gan.rules import Rules
+from gentrain.models.interface import Game
 from gentrain.optimizers import OptimizerSettings
 from gentrain.runtime.device import Place
 from gentrain.runtime.distributed import average, batch_norms, mean_over_processes, whole_batch

@@ -13,7 +13,7 @@ from gentrain.config.settings import Train
 from gentrain.images import ImageShape
 from gentrain.learners import Metrics, NextBatch, Stateful, evaluate_images
 from gentrain.learners.replay import Replayed
-from gentrain.models import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
+from gentrain.models.interface import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
 from gentrain.optimizers import OptimizerSettings
 from gentrain.runtime.device import Place
 from gentrain.runtime.distributed import average, batch_norms, mean_over_processes

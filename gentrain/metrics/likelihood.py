@@ -14,7 +14,7 @@ from gentrain.images import bits_per_dim, psnr_db
 from gentrain.learners import evaluate_images
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.truth import distance_to_truth
-from gentrain.models import ImportanceSampled, Reconstructs
+from gentrain.models.interface import ImportanceSampled, Reconstructs
 from gentrain.runtime.seeding import image_streams
 from gentrain.trained import TrainedRun
 

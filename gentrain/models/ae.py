@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from gentrain.config.ranges import AtLeast, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_levels, to_unit
-from gentrain.layers.dense import DenseDecoder, DenseEncoder
-from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
+from gentrain.models.conv import Decoder, Encoder, check_size, keep_scale
+from gentrain.models.dense import DenseDecoder, DenseEncoder
 from gentrain.runtime.seeding import Random, drawn, normal_noise, normal_noise_like
 
 

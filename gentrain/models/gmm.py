@@ -22,8 +22,8 @@ from torch import Generator, Tensor, nn
 from gentrain.config.ranges import AtLeast
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim
-from gentrain.masses import uniform_noise
-from gentrain.mixture_start import start_mixture
+from gentrain.models.discretized import uniform_noise
+from gentrain.models.gmm_init import start_mixture
 from gentrain.runtime.seeding import Random, drawn, normal_noise
 
 # Log-variances lie in about [-12, 0], means in [-1, 1]; Adam moves all parameters by the same step.

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from gentrain.config.ranges import AtLeast, Between
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
-from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
-from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
-from gentrain.masses import uniform_noise
+from gentrain.models.conv import Decoder, Encoder, check_size, keep_scale
+from gentrain.models.discretized import uniform_noise
+from gentrain.models.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
 from gentrain.runtime.seeding import Random, normal_noise
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.images import ImageShape, bits_per_dim, to_levels, to_unit
-from gentrain.layers.residual import Decoder, Encoder, check_size, keep_scale
-from gentrain.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
+from gentrain.models.conv import Decoder, Encoder, check_size, keep_scale
+from gentrain.models.likelihoods import Bernoulli, Gaussian, Likelihood, LogisticMixture
 from gentrain.runtime.distributed import in_place_of, mean_over_processes
 from gentrain.runtime.seeding import Random, normal_noise
 

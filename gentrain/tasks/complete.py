@@ -20,10 +20,10 @@ from gentrain.data import view_of
 from gentrain.data.fingerprints import pictures_of
 from gentrain.data.images import Images
 from gentrain.images import ImageShape, to_picture, to_unit
+from gentrain.models.pixel.sampler import Draw
 from gentrain.rundir import write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
-from gentrain.sampler import Draw
 from gentrain.sheets import png, sheet
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
 

@@ -25,7 +25,7 @@ from gentrain.judging import QUANTILES, Judgement, draw_sets, how_many, judge
 from gentrain.metrics.extractors import EXTRACTORS, Extractor, make_extractor
 from gentrain.metrics.figure import Figure
 from gentrain.metrics.likelihood import likelihood
-from gentrain.models import SaysHowItSamples
+from gentrain.models.interface import SaysHowItSamples
 from gentrain.records import METRICS, read_metrics
 from gentrain.rundir import write_json
 from gentrain.runtime.console import preparing, say

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from gentrain.build import network_on_meta
 from gentrain.errors import RunFailed
+from gentrain.models.build import network_on_meta
 from gentrain.runtime.distributed import sees_whole_batch
 from gentrain.runtime.files import in_words
 from gentrain.runtime.ranks import world_size

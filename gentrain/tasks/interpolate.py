@@ -18,7 +18,7 @@ from gentrain.data.images import Images
 from gentrain.errors import UserError
 from gentrain.images import to_picture
 from gentrain.latent import PATHS
-from gentrain.models import Decodes, DrawsCodes, Encodes
+from gentrain.models.interface import Decodes, DrawsCodes, Encodes
 from gentrain.rundir import write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gentrain.build import check_buildable, check_same_in_parts
 from gentrain.capacity import check_fits
 from gentrain.config.schema import MAY_CHANGE, check, differences, may_change
 from gentrain.errors import UserError
+from gentrain.models.build import check_buildable, check_same_in_parts
 from gentrain.rundir import is_run, may_begin
 from gentrain.runtime.files import expanded
 from gentrain.stored import find_checkpoint, run_of

@@ -20,7 +20,7 @@ from gentrain.data import view_of
 from gentrain.data.images import Images
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
-from gentrain.models import Featured
+from gentrain.models.interface import Featured
 from gentrain.probe_arms import Problem, Score, Scores, Tuning, probe
 from gentrain.probing import L2_STRENGTHS
 from gentrain.rundir import write_json

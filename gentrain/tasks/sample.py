@@ -15,10 +15,10 @@ from gentrain.capacity import COPIES, check_pictures
 from gentrain.config.ranges import Above, AtLeast
 from gentrain.errors import UserError
 from gentrain.images import to_picture
-from gentrain.models import RunsChain, SaysHowItSamples
+from gentrain.models.interface import RunsChain, SaysHowItSamples
+from gentrain.models.pixel.sampler import Draw
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
-from gentrain.sampler import Draw
 from gentrain.tasks.chain import WATCHED, starts, steps_shown
 from gentrain.tasks.codes import read_codes
 from gentrain.tasks.on_run import WHERE, check_on_run, open_run

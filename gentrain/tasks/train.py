@@ -12,7 +12,6 @@ from rich.console import Console
 from torch import nn
 
 from gentrain import checkpoint as checkpoints
-from gentrain.build import make_learner
 from gentrain.capacity import check_fits
 from gentrain.checkpoint import Checkpoint
 from gentrain.config.settings import Train
@@ -26,6 +25,7 @@ from gentrain.learners import Learner
 from gentrain.loop import Fit, Judge, State, fit
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
+from gentrain.models.build import make_learner
 from gentrain.records import METRICS, check_records, read_metrics
 from gentrain.rundir import RunDir, what_changed
 from gentrain.runtime import collectives, distributed

@@ -22,7 +22,7 @@ from gentrain.data.packed import Packed
 from gentrain.errors import UserError
 from gentrain.images import to_picture
 from gentrain.latent import ACTIVE, Aggregate, aggregate, shares_of_label
-from gentrain.models import Decodes, Encodes, HasPosterior
+from gentrain.models.interface import Decodes, Encodes, HasPosterior
 from gentrain.rundir import write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically

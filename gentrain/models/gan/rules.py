@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gentrain.adversarial_losses import AdversarialLoss
 from gentrain.alarm import WatchSettings
-from gentrain.layers.diff_augment import Change
+from gentrain.models.gan.augment import Change
+from gentrain.models.gan.objective import AdversarialLoss
 
 
 @dataclass(frozen=True)

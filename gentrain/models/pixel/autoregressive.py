@@ -5,7 +5,7 @@ trunk, P numbers of the head a pixel, V levels.
 
     log p(x) = sum over pixels i in reading order, over channels c of log p(x_ic | x_<i, x_i,<c)
 
-A trunk is causal over pixels; the head (layers/pixel_heads.py) goes through the channels of one pixel.
+A trunk is causal over pixels; the head (models/pixel/heads.py) goes through the channels of one pixel.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gentrain.images import ImageShape, bits_per_dim
-from gentrain.layers.pixel_heads import MixtureHead, SoftmaxHead, fourier_table
+from gentrain.models.pixel.heads import MixtureHead, SoftmaxHead, fourier_table
+from gentrain.models.pixel.sampler import Draw, Progress, draw_pictures, known_pixels
 from gentrain.runtime.seeding import Random
-from gentrain.sampler import Draw, Progress, draw_pictures, known_pixels
 
 Output = Literal["softmax", "logistic_mixture"]
 
@@ -140,7 +140,7 @@ class Autoregressive(nn.Module):
         """`nats`: -log p(x) exactly, (B,). Needs no noise."""
         return {"nats": torch.cat([self(part) for part in x_BCHW.split(EVALUATED_AT_ONCE)])}
 
-    # -- pixel after pixel: what gentrain.sampler.PixelByPixel asks for
+    # -- pixel after pixel: what gentrain.models.pixel.sampler.PixelByPixel asks for
 
     def begin(self, batch: int, height: int, width: int) -> State:
         weight = self.embedding.weight

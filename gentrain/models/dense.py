@@ -5,7 +5,7 @@ Legend: B batch, C image channels, F features of a vector, P output channels, H 
 
 from torch import Tensor, nn
 
-from gentrain.layers.residual import keep_scale
+from gentrain.models.conv import keep_scale
 
 
 def _hidden(features: int, hidden: int, layers: int, dropout: float) -> list[nn.Module]:

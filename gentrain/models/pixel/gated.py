@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gentrain.layers.causal import RowCache, ShiftedConv
+from gentrain.models.pixel.causal import RowCache, ShiftedConv
 
 
 def gate(pre_BDHW: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gentrain.layers.causal import ShiftedConv
-from gentrain.layers.masked import MaskedConv, MaskedConvCache, product
+from gentrain.models.pixel.causal import ShiftedConv
+from gentrain.models.pixel.masked import MaskedConv, MaskedConvCache, product
 
 
 class Stacked(NamedTuple):

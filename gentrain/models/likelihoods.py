@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gentrain.errors import UserError
 from gentrain.images import to_levels, to_unit
-from gentrain.masses import bin_edges, gaussian_log_mass, logistic_mass, uniform_noise
+from gentrain.models.discretized import bin_edges, gaussian_log_mass, logistic_mass, uniform_noise
 from gentrain.runtime.seeding import Random
 
 # The floor under scale and sigma, in widths of a level: sharp enough to put 99.9 % on one level, and an

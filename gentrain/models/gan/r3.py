@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.layers.resample import downsample, upsample
+from gentrain.models.gan.resample import downsample, upsample
 
 SLOPE = 0.2
 # Half of N(0, 1) is scaled by SLOPE in a leaky ReLU: its second moment becomes (1 + SLOPE^2) / 2.

@@ -6,7 +6,7 @@ the head, G directions.
 
 A first convolution with mask A, then layers x + up(LSTM(x)), then a 1x1 convolution to the head. The input
 to a pixel's gates comes from the pixel itself (and its left neighbour, for the Row LSTM), the state from
-pixels of the line before (layers/line_scan.py). While a picture is drawn, layers/recurrent_cache.py does the
+pixels of the line before (line_lstm.py). While a picture is drawn, recurrent_cache.py does the
 same.
 """
 
@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.layers.causal import ShiftedConv
-from gentrain.layers.line_scan import diagonals, line_scan, rows
-from gentrain.layers.masked import MaskedConv
-from gentrain.layers.recurrent_cache import DiagonalCache, RowLSTMCache, Stacked
+from gentrain.models.pixel.causal import ShiftedConv
+from gentrain.models.pixel.line_lstm import diagonals, line_scan, rows
+from gentrain.models.pixel.masked import MaskedConv
+from gentrain.models.pixel.recurrent_cache import DiagonalCache, RowLSTMCache, Stacked
 
 Variant = Literal["row_lstm", "diagonal_bilstm"]
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from gentrain.config.ranges import AtLeast, Between
 from gentrain.images import ImageShape
-from gentrain.layers.recurrent import RecurrentStack, Variant
-from gentrain.models.autoregressive import Autoregressive, Output
+from gentrain.models.pixel.autoregressive import Autoregressive, Output
+from gentrain.models.pixel.recurrent import RecurrentStack, Variant
 
 
 def pixelrnn(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.likelihoods import LogisticMixture
+from gentrain.models.likelihoods import LogisticMixture
 
 # Cosines that a softmax's weights share over the levels: the shortest wave is 2 * V / WAVES levels long.
 WAVES = 64

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from gentrain.config.ranges import AtLeast, Between
 from gentrain.images import ImageShape
-from gentrain.layers.gated import GatedStack
-from gentrain.layers.masked import MaskedStack
-from gentrain.models.autoregressive import Autoregressive, Output
+from gentrain.models.pixel.autoregressive import Autoregressive, Output
+from gentrain.models.pixel.gated import GatedStack
+from gentrain.models.pixel.masked import MaskedStack
 
 
 def pixelcnn(

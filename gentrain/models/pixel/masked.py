@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.layers.causal import RowCache, ShiftedConv
+from gentrain.models.pixel.causal import RowCache, ShiftedConv
 
 
 class MaskedConv(nn.Module):

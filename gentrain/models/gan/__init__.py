@@ -1,0 +1,1 @@
+"""The GAN: generator and discriminator, their objective, their layers."""

@@ -1,0 +1,1 @@
+"""The autoregressive families: one fast, exact path for masked convolutions and recurrent nets."""
