@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # as typing's own, whose import takes 10 ms
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gentrain.trained import TrainedRun
+    from gentrain.runs.trained import TrainedRun
 
 __version__: str
 __all__ = ["__version__", "load", "save_weights"]
@@ -39,7 +39,7 @@ def load(
     Raises UserError, with a sentence, if there is nothing to load; warns of damaged checkpoints that were
     passed over, and of weights that are not finite.
     """
-    from gentrain.trained import TrainedRun
+    from gentrain.runs.trained import TrainedRun
 
     trained = TrainedRun.open(run, checkpoint=checkpoint, device=device, average=average)
     for remark in trained.remarks:

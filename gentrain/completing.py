@@ -16,8 +16,8 @@ from gentrain.errors import UserError
 from gentrain.images import to_levels, to_unit
 from gentrain.models.interface import Completes, Renders, RunsChain
 from gentrain.models.pixel.sampler import Draw, Progress
+from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.seeding import image_streams, normal_noise
-from gentrain.trained import TrainedRun
 
 SEARCH_STEPS = 300
 SEARCH_LR = 0.05

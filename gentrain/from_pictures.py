@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from gentrain.data.images import Images
+from gentrain.data.dataset import Images
 from gentrain.models.interface import SettlesOnPictures, StartsFromPictures
 from gentrain.runtime.seeding import generator
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gentrain import checkpoint
 from gentrain.errors import RunFailed
-from gentrain.step_names import newest_first, step_of
-from gentrain.stored import load_parts
+from gentrain.runs import checkpoint
+from gentrain.runs.step_names import newest_first, step_of
+from gentrain.runs.stored import load_parts
 
 if TYPE_CHECKING:
     from gentrain.loop import Fit, State

@@ -16,25 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gentrain import checkpoint
-from gentrain.checkpoint import Checkpoint
 from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
-from gentrain.data.images import Images
+from gentrain.data.dataset import Images
 from gentrain.errors import RunFailed
-from gentrain.evaluation import evaluate_split
 from gentrain.from_pictures import settle
 from gentrain.going_back import Trouble, lr_scale, noise_of_step, respond
 from gentrain.images import to_picture
 from gentrain.learners import Learner, Metrics, means
+from gentrain.metrics.evaluate import evaluate_split
 from gentrain.metrics.validation import TAG, ValidationDistance
-from gentrain.rundir import RunDir
+from gentrain.runs import checkpoint
+from gentrain.runs.checkpoint import Checkpoint
+from gentrain.runs.rundir import RunDir
+from gentrain.runs.tracking import NoTracker, Tracker
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.console import Display
 from gentrain.runtime.ranks import is_main
 from gentrain.runtime.seeding import generator, image_streams, seed_step
 from gentrain.runtime.signals import StopRequest
-from gentrain.tracking import NoTracker, Tracker
 
 RECONSTRUCTIONS = 32
 INTERPOLATIONS = 8  # from one picture to another, in as many steps

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from gentrain.tracking import columns
+from gentrain.runs.tracking import columns
 
 GAP, FONT = 2, 12
 SMALLEST_CELL = 48  # pixels: smaller pictures are enlarged by a whole factor

@@ -42,7 +42,7 @@ from gentrain.models.pixel.line_lstm import Lines
 from gentrain.models.pixel.pixelcnn import pixelcnn
 from gentrain.models.pixel.pixelrnn import pixelrnn
 from gentrain.models.pixel.sampler import Draw, Naive, draw_batch
-from gentrain.rundir import versions
+from gentrain.runs.rundir import versions
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-from gentrain.data import images as images_module
-from gentrain.data import open_data, view_of
+from gentrain.data import dataset as images_module
 from gentrain.data.batches import Batches
-from gentrain.data.images import Images
+from gentrain.data.build import open_data, view_of
+from gentrain.data.dataset import Images
 
 BATCH = 64
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gentrain import anime
 from gentrain.anime.factors import INDEX, join
-from gentrain.data import make_source
+from gentrain.data.build import make_source
 from gentrain.data.packed import Packed, open_packed
 from gentrain.metrics.domain import SIDE
 

@@ -27,10 +27,10 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
 from gentrain import anime
-from gentrain.data.digits import Digits
-from gentrain.data.fashion_mnist import FashionMNIST
-from gentrain.data.moons import Moons
 from gentrain.data.packed import open_packed
+from gentrain.data.sources.digits import Digits
+from gentrain.data.sources.fashion_mnist import FashionMNIST
+from gentrain.data.sources.moons import Moons
 from gentrain.metrics.extractors import Extractor, make_extractor
 
 EMOJI_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
-from gentrain.data import view_of
 from gentrain.data.batches import Batches
-from gentrain.data.images import Images
-from gentrain.evaluation import evaluate_split
+from gentrain.data.build import view_of
+from gentrain.data.dataset import Images
+from gentrain.metrics.evaluate import evaluate_split
 from gentrain.models.build import make_learner
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.device import set_up

@@ -31,11 +31,11 @@ import torch.distributed as dist
 
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
-from gentrain.data import image_shape, view_of
 from gentrain.data.batches import Batches
-from gentrain.data.images import Images
+from gentrain.data.build import image_shape, view_of
+from gentrain.data.dataset import Images
 from gentrain.models.build import make_learner
-from gentrain.rundir import versions
+from gentrain.runs.rundir import versions
 from gentrain.runtime import collectives
 from gentrain.runtime.device import set_up
 from gentrain.runtime.ranks import is_main, world_size

@@ -217,7 +217,7 @@ def test_the_gaussian_lies_in_every_checkpoint_and_fits_its_weights(run: Path, a
 
 
 def training_pictures(loaded: library.trained.TrainedRun) -> np.ndarray:
-    from gentrain.data import open_data
+    from gentrain.data.build import open_data
 
     return np.asarray(open_data(loaded.config["data"], lambda *_: None).split("train"))
 

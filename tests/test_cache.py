@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from test_sources import section
 
-from gentrain.data import open_data
+from gentrain.data.build import open_data
+from gentrain.data.cache_files import SPLITS, NotWhole, read_meta
 from gentrain.data.fingerprints import Label, label_hashes, pictures_of
 from gentrain.data.packed import Packed
-from gentrain.data.whole import SPLITS, NotWhole, read_meta
 from gentrain.errors import UserError
 
 FILES = ("images.npy", "labels.npy", "identities.npy", "meta.json")

@@ -17,8 +17,8 @@ from conftest import Command
 from families import FAMILIES
 
 from gentrain.errors import UserError
+from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.device import FLOAT32, place_of
-from gentrain.trained import TrainedRun
 
 PLAIN = {"name": "cpu", "precision": "auto", "channels_last": "auto", "compile": False}
 PLAIN |= {"deterministic": False, "threads": None}

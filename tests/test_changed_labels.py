@@ -10,10 +10,10 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from gentrain import checkpoint as checkpoints
 from gentrain.data.fingerprints import Difference, compare, difference, pictures_of
 from gentrain.data.packed import Packed
-from gentrain.rundir import what_changed
+from gentrain.runs import checkpoint as checkpoints
+from gentrain.runs.rundir import what_changed
 
 VAE = ["model=vae", "model.width=4", "model.latent_dim=2"]
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from families import assert_same
 
-from gentrain import checkpoint
-from gentrain.checkpoint import Checkpoint, Damaged
 from gentrain.errors import RunFailed, UserError
+from gentrain.runs import checkpoint
+from gentrain.runs.checkpoint import Checkpoint, Damaged
 
 
 def example(step: int = 7) -> Checkpoint:

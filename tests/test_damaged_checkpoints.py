@@ -20,10 +20,11 @@ from conftest import Command
 from families import FAMILIES
 
 import gentrain as library
-from gentrain import checkpoint, cli
-from gentrain.checkpoint import Checkpoint, Damaged
+from gentrain import cli
 from gentrain.errors import UserError
-from gentrain.step_names import file_name, newest_first, step_of
+from gentrain.runs import checkpoint
+from gentrain.runs.checkpoint import Checkpoint, Damaged
+from gentrain.runs.step_names import file_name, newest_first, step_of
 
 Stored = dict[str, Any]
 

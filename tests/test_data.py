@@ -15,15 +15,16 @@ from PIL import Image
 
 from gentrain import anime
 from gentrain.config.settings import View
-from gentrain.data import check_data, open_data, splitting
-from gentrain.data.anime import HELD_OUT, grey_or_color
 from gentrain.data.augment import augment
 from gentrain.data.batches import Batches
+from gentrain.data.build import check_data, open_data
+from gentrain.data.dataset import Images
 from gentrain.data.fingerprints import Difference, compare
-from gentrain.data.images import Images
 from gentrain.data.packed import cache_dir
-from gentrain.data.rows import Rows, arrange, in_parallel, save_array
-from gentrain.data.splitting import split as split_up
+from gentrain.data.reading import splitting
+from gentrain.data.reading.rows import Rows, arrange, in_parallel, save_array
+from gentrain.data.reading.splitting import split as split_up
+from gentrain.data.sources.anime import HELD_OUT, grey_or_color
 from gentrain.errors import RunFailed, UserError
 from gentrain.runtime.seeding import generator
 
@@ -166,7 +167,7 @@ def test_what_does_not_fit_is_fetched_ahead_in_the_same_order(
     mapped = np.load(tmp_path / "images.npy", mmap_mode="c")[7:]
     within = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
     assert within.images.resident
-    monkeypatch.setattr("gentrain.data.images.FITS", 0)
+    monkeypatch.setattr("gentrain.data.dataset.FITS", 0)
     outside = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
     assert not outside.images.resident
     assert outside.images._map is not None
@@ -507,7 +508,7 @@ def test_what_could_not_be_read_for_a_moment_is_read_again(
         return original(path, flags, *rest, dir_fd=dir_fd)
 
     with monkeypatch.context() as patched:
-        patched.setattr("gentrain.data.entries.os.open", failing)
+        patched.setattr("gentrain.data.reading.entries.os.open", failing)
         with pytest.raises(UserError, match=r"1 of 80 pictures(?s:.*)a3.png \(cannot be read: input"):
             open_data(folder(pictures), quiet)
     assert len(open_data(folder(pictures), quiet).images) == 80

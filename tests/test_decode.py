@@ -14,8 +14,8 @@ import pytest
 from nasty import GREY_8, RGB_16, chunk, damaged, encoded, photo, png, unusual, with_exif
 from PIL import Image, ImageOps
 
-from gentrain.data import decode as decode_module
-from gentrain.data.decode import UPRIGHT, Fit, decode, frame
+from gentrain.data.reading import decode as decode_module
+from gentrain.data.reading.decode import UPRIGHT, Fit, decode, frame
 
 WHITE = (255, 255, 255)
 RED = (255, 0, 0)

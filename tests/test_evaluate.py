@@ -23,10 +23,10 @@ from gentrain import anime
 from gentrain.anime.decode import decode
 from gentrain.anime.factors import join
 from gentrain.config.compose import CONFIG_DIR
-from gentrain.data import fresh_pictures
-from gentrain.judging import Judgement, Sets, judge
+from gentrain.data.build import fresh_pictures
 from gentrain.learners.adversarial import Adversarial
 from gentrain.metrics.extractors import make_extractor
+from gentrain.metrics.sample_report import Judgement, Sets, judge
 from gentrain.models.ae import AE
 
 COUNT = 400

@@ -137,7 +137,7 @@ def test_a_run_that_has_begun_says_how_to_go_on(
     vanishes: bool, gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the default run_dir the same command would begin another run."""
-    from gentrain.tracking import Tracker
+    from gentrain.runs.tracking import Tracker
 
     def flush(tracker: Tracker) -> None:
         if (tracker.directory / "config.yaml").exists():  # not before it is a run

@@ -10,8 +10,8 @@ from test_sources import section
 
 from gentrain.config.registry import DATA
 from gentrain.config.schema import MAY_CHANGE
-from gentrain.data import make_source, open_data
-from gentrain.data.listing import list_pictures
+from gentrain.data.build import make_source, open_data
+from gentrain.data.reading.listing import list_pictures
 from gentrain.errors import UserError
 
 

@@ -245,7 +245,7 @@ def test_the_chain_from_a_split_or_a_file_and_longer(run: Path, gentrain: Comman
         if source == "red.png":
             assert (first == [200, 10, 10]).all()
         if source in ("valid", "test"):
-            from gentrain.data import open_data
+            from gentrain.data.build import open_data
 
             split = open_data(library.load(run).config["data"], lambda *_: None).split(source)
             assert np.array_equal(first.transpose(2, 0, 1), split[0])

@@ -38,22 +38,22 @@ def step(self, *arguments):
 torch.optim.AdamW.step = step
 """,
     "in mid-save": """
-import gentrain.checkpoint
-original = gentrain.checkpoint.write_atomically
+import gentrain.runs.checkpoint
+original = gentrain.runs.checkpoint.write_atomically
 def write_atomically(path, *content):
     if path.name == 'step_00000004.pt':
         path.with_name(f'.{path.name}.tmp').write_bytes(content[0][:len(content[0]) // 2])
         die()
     original(path, *content)
-gentrain.checkpoint.write_atomically = write_atomically
+gentrain.runs.checkpoint.write_atomically = write_atomically
 """,
     "after the last save": """
-import gentrain.checkpoint
-original = gentrain.checkpoint.prune
+import gentrain.runs.checkpoint
+original = gentrain.runs.checkpoint.prune
 def prune(directory, keep_last, keep_from):
     original(directory, keep_last, keep_from)
     if (directory / 'step_00000006.pt').exists(): die()
-gentrain.checkpoint.prune = prune
+gentrain.runs.checkpoint.prune = prune
 """,
     "in an evaluation": """
 from gentrain.learners.minimize import Minimize

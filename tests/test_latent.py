@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import gentrain as library
-from gentrain.data import open_data
+from gentrain.data.build import open_data
 from gentrain.images import ImageShape
 from gentrain.latent import ACTIVE, aggregate, linear, shares_of_label, spherical
 from gentrain.models.vae import VAE

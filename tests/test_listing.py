@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from nasty import encoded, make_nasty, photo
 
-from gentrain.data import archives, entries
-from gentrain.data.decode import decode
-from gentrain.data.listing import Bad, Listing, list_pictures
+from gentrain.data.reading import archives, entries
+from gentrain.data.reading.decode import decode
+from gentrain.data.reading.listing import Bad, Listing, list_pictures
 from gentrain.errors import UserError
 
 PICTURE = encoded(photo(), "PNG")

@@ -10,10 +10,10 @@ from conftest import Command
 from PIL import Image
 from test_sources import section
 
-from gentrain.data import open_data
-from gentrain.data.listing import list_pictures
-from gentrain.data.lists import ABSENT
+from gentrain.data.build import open_data
 from gentrain.data.packed import Packed
+from gentrain.data.reading.listing import list_pictures
+from gentrain.data.reading.lists import ABSENT
 from gentrain.errors import UserError
 
 COUNT = 40

@@ -16,10 +16,10 @@ from conftest import Command
 from families import FAMILIES, assert_same, newest
 from PIL import Image
 
-from gentrain import checkpoint
 from gentrain.learners.minimize import Minimize
+from gentrain.runs import checkpoint
+from gentrain.runs.tracking import read_metrics
 from gentrain.runtime.seeding import derive, generator
-from gentrain.tracking import read_metrics
 
 VAE = FAMILIES["vae"]
 
@@ -93,7 +93,7 @@ def test_a_full_disk(gentrain: Command, tiny: list[str], monkeypatch: pytest.Mon
 
 def test_a_disk_that_stays_full(gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more can be written, result.json neither: still one sentence."""
-    from gentrain import rundir
+    from gentrain.runs import rundir
 
     original = checkpoint.write_atomically
     full = False

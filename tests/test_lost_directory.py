@@ -15,10 +15,10 @@ from conftest import Command
 from families import FAMILIES, assert_same, newest
 
 from gentrain.learners.minimize import Minimize
-from gentrain.run_lock import Lost
-from gentrain.rundir import RunDir, is_run
+from gentrain.runs.run_lock import Lost
+from gentrain.runs.rundir import RunDir, is_run
+from gentrain.runs.tracking import Tracker
 from gentrain.tasks import plan
-from gentrain.tracking import Tracker
 
 LINUX = sys.platform == "linux"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows keeps what is open where it is")

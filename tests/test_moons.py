@@ -15,7 +15,7 @@ from families import FAMILIES
 from PIL import Image
 from torch import Tensor
 
-from gentrain.data.moons import EARTHSHINE, PHASES, SUNLIT, Moons, Places, draw
+from gentrain.data.sources.moons import EARTHSHINE, PHASES, SUNLIT, Moons, Places, draw
 from gentrain.images import ImageShape, to_unit
 from gentrain.latent import cross_fade, linear
 from gentrain.tasks.midpoints import COUNT, QUARTERS, measure

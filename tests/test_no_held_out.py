@@ -15,8 +15,8 @@ from test_sources import section
 
 from gentrain.config.registry import DATA
 from gentrain.config.schema import check_section, data_schema
-from gentrain.data import open_data
-from gentrain.data.splitting import ANY, TEST, TRAIN, VALID, split
+from gentrain.data.build import open_data
+from gentrain.data.reading.splitting import ANY, TEST, TRAIN, VALID, split
 from gentrain.errors import UserError
 
 HASHES = np.random.default_rng(0).integers(0, 2**64, 400, dtype=np.uint64)

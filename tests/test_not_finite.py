@@ -12,7 +12,7 @@ import torch
 from conftest import Command
 from families import FAMILIES, newest
 
-from gentrain import checkpoint
+from gentrain.runs import checkpoint
 
 
 def spoil(file: Path) -> None:

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from gentrain.config.compose import CONFIG_DIR
-from gentrain.data import open_data
+from gentrain.data.build import open_data
 
 MODULES = (
     "archives", "decode", "entries", "folder", "hub", "huggingface", "listing", "lists", "packed", "rows",

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 import gentrain as library
 from gentrain import probe_arms as arms
 from gentrain.chart import Curve, Frame, chart
-from gentrain.data import open_data
+from gentrain.data.build import open_data
 from gentrain.probing import (
     L2_STRENGTHS,
     L2_WITHOUT_CHOICE,

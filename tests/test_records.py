@@ -16,14 +16,15 @@ from conftest import Command
 from families import FAMILIES, assert_same_run
 
 import gentrain as library
-from gentrain import checkpoint, cli
+from gentrain import cli
 from gentrain.errors import UserError
-from gentrain.records import check_records, read_lines, read_meta, read_metrics, read_result
+from gentrain.runs import checkpoint
+from gentrain.runs.records import check_records, read_lines, read_meta, read_metrics, read_result
+from gentrain.runs.tracking import cut_back
 from gentrain.runtime.stored_files import Unreadable, check_lock
 from gentrain.sweeps import state as states
 from gentrain.sweeps.naming import Job
 from gentrain.sweeps.report import write_report
-from gentrain.tracking import cut_back
 
 # What may lie where a file of a run should be.
 DAMAGE: dict[str, Callable[[Path], object]] = {

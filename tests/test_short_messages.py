@@ -11,8 +11,9 @@ import pytest
 from nasty import encoded, photo
 from test_sources import section
 
-from gentrain.data import decode, open_data
-from gentrain.data.entries import Bad, in_lines
+from gentrain.data.build import open_data
+from gentrain.data.reading import decode
+from gentrain.data.reading.entries import Bad, in_lines
 from gentrain.errors import NAMED, UserError, few
 
 MANY = 400
@@ -79,7 +80,7 @@ def test_a_folder_that_vanishes_while_it_is_packed(
         shutil.rmtree(root, ignore_errors=True)
         return decoded(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("gentrain.data.folder.decode_known", removing)
+    monkeypatch.setattr("gentrain.data.sources.folder.decode_known", removing)
     with pytest.raises(UserError, match=r"is gone: it was removed or renamed while") as raised:
         open_data(section("folder", root=str(tmp_path / name), size=8, on_bad="skip"), lambda *_: None)
     assert "\n" not in str(raised.value)

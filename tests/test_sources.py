@@ -22,10 +22,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from gentrain.config.compose import CONFIG_DIR
-from gentrain.data import cifar10, digits, fashion_mnist, huggingface, idx, make_source, open_data
-from gentrain.data.celeba import ATTRIBUTES, PARTITION
-from gentrain.data.downloads import downloads_dir
+from gentrain.data.build import make_source, open_data
 from gentrain.data.packed import Packed
+from gentrain.data.reading.downloads import downloads_dir
+from gentrain.data.sources import cifar10, digits, fashion_mnist, huggingface, idx
+from gentrain.data.sources.celeba import ATTRIBUTES, PARTITION
 from gentrain.errors import UserError
 from gentrain.images import quantize
 

@@ -16,8 +16,8 @@ from gentrain.config.compose import compose_again, engine
 from gentrain.config.registry import DATA, MODELS, OPTIMIZERS
 from gentrain.config.schema import PLAIN_KEYS, SECTIONS, flat
 from gentrain.errors import UserError
+from gentrain.runs.stored_config import OLDER, as_yaml, load_config, read_config, with_newer
 from gentrain.runtime.stored_files import Unreadable
-from gentrain.stored_config import OLDER, as_yaml, load_config, read_config, with_newer
 
 TEXTS = ["${b}", r"\${b}", r"\\${b}", r"a\b ${b} \ ${", "$", "1e-3", "null", "${oc.env:HOME}", "é: '\"#", ""]
 NOT_CONFIGS = {

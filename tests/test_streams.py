@@ -14,9 +14,9 @@ from families import FAMILIES
 from torch import Tensor
 
 import gentrain as library
-from gentrain import completing, trained
-from gentrain.data import open_data, view_of
-from gentrain.data.images import Images
+from gentrain import completing
+from gentrain.data.build import open_data, view_of
+from gentrain.data.dataset import Images
 from gentrain.errors import UserError
 from gentrain.learners import evaluate_images
 from gentrain.metrics.extractors import Domain
@@ -25,6 +25,7 @@ from gentrain.metrics.validation import ValidationDistance
 from gentrain.models import vae
 from gentrain.models.pixel import sampler
 from gentrain.models.pixel.sampler import Draw
+from gentrain.runs import trained
 from gentrain.runtime import seeding
 from gentrain.runtime.streams import Streams, _bits, of_contents
 

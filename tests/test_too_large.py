@@ -16,8 +16,6 @@ from conftest import Command
 from families import FAMILIES
 
 import gentrain as library
-from gentrain import capacity
-from gentrain.capacity import check_fits, in_words, training_bytes
 from gentrain.config import compose, registry
 from gentrain.config.schema import (
     LARGEST_NUMBER,
@@ -33,6 +31,8 @@ from gentrain.config.settings import Device, Train
 from gentrain.errors import RunFailed, UserError
 from gentrain.learners.minimize import Minimize
 from gentrain.models.build import make_learner, network_on_meta
+from gentrain.runs import capacity
+from gentrain.runs.capacity import check_fits, in_words, training_bytes
 from gentrain.runtime.device import set_up
 from gentrain.tasks.plan import plan
 

@@ -24,11 +24,11 @@ from tensorboard.plugins.hparams import (
     metadata,
 )
 
-from gentrain import hparams
 from gentrain.config import compose, registry
 from gentrain.config.ranges import AtLeast
 from gentrain.config.schema import flat
-from gentrain.tracking import Tracker, columns, cut_back, read_metrics
+from gentrain.runs import hparams
+from gentrain.runs.tracking import Tracker, columns, cut_back, read_metrics
 
 
 def tensorboard(run: Path) -> EventAccumulator:

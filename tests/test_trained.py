@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import gentrain as library
-from gentrain.data import open_data
+from gentrain.data.build import open_data
 from gentrain.errors import UserError
 from gentrain.models.pixel.sampler import Draw
 
@@ -79,7 +79,7 @@ def test_sums_are_over_images_whatever_the_batches(run: Path, gentrain: Command)
 def test_other_pictures_are_not_measured(
     run: Path, gentrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gentrain.trained import TrainedRun
+    from gentrain.runs.trained import TrainedRun
 
     original = TrainedRun.__init__
 

@@ -33,7 +33,7 @@ from gentrain.cli import check_jobs
 from gentrain.config.compose import CONFIG_DIR
 from gentrain.errors import Busy, UserError
 from gentrain.learners.minimize import Minimize
-from gentrain.rundir import RunDir
+from gentrain.runs.rundir import RunDir
 from gentrain.runtime.seeding import derive
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries

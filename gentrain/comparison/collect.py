@@ -10,10 +10,10 @@ from typing import Any
 from gentrain.comparison.figures import Figure, is_number, read_figures
 from gentrain.config.registry import MODELS
 from gentrain.config.schema import flat
-from gentrain.records import is_count, read_lines
+from gentrain.runs.records import is_count, read_lines
+from gentrain.runs.stored_config import read_config, with_newer
+from gentrain.runs.training_cost import training_cost
 from gentrain.runtime.stored_files import Missing, Unreadable, read_json_object
-from gentrain.stored_config import read_config, with_newer
-from gentrain.training_cost import training_cost
 
 NOT_TASKS = ("checkpoints", "data", "samples", "reconstructions", "interpolation")
 

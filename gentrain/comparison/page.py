@@ -17,7 +17,7 @@ from gentrain.comparison.curves import Curve, ink, svg
 from gentrain.comparison.figures import words
 from gentrain.comparison.tables import figure_tables, plain_table
 from gentrain.comparison.text import html
-from gentrain.training_cost import RATE
+from gentrain.runs.training_cost import RATE
 
 HERE = Path(__file__).parent
 UNPLOTTED = ("train/lr", RATE)

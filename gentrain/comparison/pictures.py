@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from gentrain.runs.step_names import newest_first
 from gentrain.runtime.stored_files import Unreadable, read_bytes
-from gentrain.step_names import newest_first
 
 GAP = 2  # pixels between the pictures of a grid, see tracking.py
 LARGEST = 256 * 2**20  # bytes of a picture's file

@@ -42,16 +42,16 @@ MODELS = {
     "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize", headline="mse"),
 }
 DATA = {
-    "anime": "gentrain.data.anime:Anime",
-    "folder": "gentrain.data.folder:Folder",
-    "fashion_mnist": "gentrain.data.fashion_mnist:FashionMNIST",
-    "mnist": "gentrain.data.mnist:MNIST",
-    "cifar10": "gentrain.data.cifar10:CIFAR10",
-    "celeba": "gentrain.data.celeba:CelebA",
-    "digits": "gentrain.data.digits:Digits",
-    "huggingface": "gentrain.data.huggingface:HuggingFace",
-    "anime_faces": "gentrain.data.anime_faces:AnimeFaces",
-    "moons": "gentrain.data.moons:Moons",
+    "anime": "gentrain.data.sources.anime:Anime",
+    "folder": "gentrain.data.sources.folder:Folder",
+    "fashion_mnist": "gentrain.data.sources.fashion_mnist:FashionMNIST",
+    "mnist": "gentrain.data.sources.mnist:MNIST",
+    "cifar10": "gentrain.data.sources.cifar10:CIFAR10",
+    "celeba": "gentrain.data.sources.celeba:CelebA",
+    "digits": "gentrain.data.sources.digits:Digits",
+    "huggingface": "gentrain.data.sources.huggingface:HuggingFace",
+    "anime_faces": "gentrain.data.sources.anime_faces:AnimeFaces",
+    "moons": "gentrain.data.sources.moons:Moons",
 }
 OPTIMIZERS = {
     "adamw": "gentrain.optimizers:adamw",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gentrain.config.settings import View
 from gentrain.data.augment import augment
-from gentrain.data.images import Images
+from gentrain.data.dataset import Images
 from gentrain.runtime.ranks import my_rows
 from gentrain.runtime.seeding import generator, rows_of
 

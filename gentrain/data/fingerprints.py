@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from gentrain.data.rows import hash64
+from gentrain.data.reading.rows import hash64
 
 SPLIT, LABEL = 2, 3  # columns of `identities`
 BETWEEN = (

@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import platformdirs
 
-from gentrain.data.entries import UNREADABLE, Bad
+from gentrain.data.cache_files import SPLITS, NotWhole, read_array, read_meta
 from gentrain.data.fingerprints import (
     BETWEEN,
     LABEL,
@@ -29,8 +29,8 @@ from gentrain.data.fingerprints import (
     fingerprint_of_pictures,
     label_hashes,
 )
-from gentrain.data.rows import hash64, save_array
-from gentrain.data.whole import SPLITS, NotWhole, read_array, read_meta
+from gentrain.data.reading.entries import UNREADABLE, Bad
+from gentrain.data.reading.rows import hash64, save_array
 from gentrain.errors import RunFailed, UserError
 from gentrain.runtime.console import console_of_rank, say
 from gentrain.runtime.files import NO_SPACE, sync_directory

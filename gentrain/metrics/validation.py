@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.data.images import Images
+from gentrain.data.dataset import Images
 from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.frechet import frechet_distance
 from gentrain.runtime.seeding import image_streams

@@ -11,7 +11,7 @@ from torch import nn
 
 from gentrain.config import registry
 from gentrain.config.settings import Train
-from gentrain.data import check_data, image_shape
+from gentrain.data.build import check_data, image_shape
 from gentrain.errors import UserError
 from gentrain.learners import Learner
 from gentrain.metrics.domain import DIMS

@@ -12,10 +12,10 @@ from typing import Any
 
 import filelock
 
-from gentrain.records import is_count, numbers_of
+from gentrain.runs.records import is_count, numbers_of
+from gentrain.runs.step_names import newest_first, step_of
 from gentrain.runtime.files import in_words, of_the_machine, write_atomically
 from gentrain.runtime.stored_files import Unreadable, check_lock, dump_json, read_json_object
-from gentrain.step_names import newest_first, step_of
 from gentrain.sweeps.naming import Job
 
 NOT_STARTED, RUNNING, FINISHED = "not started", "running", "finished"

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gentrain.data import view_of
-from gentrain.data.decode import decode
-from gentrain.data.images import Images
+from gentrain.data.build import view_of
+from gentrain.data.dataset import Images
+from gentrain.data.reading.decode import decode
 from gentrain.errors import UserError
 from gentrain.images import quantize
+from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.files import expanded
 from gentrain.tasks.on_run import open_data_of
-from gentrain.trained import TrainedRun
 
 WATCHED = 8  # chains in the picture, one a row
 COLUMNS = 14  # of it, at most

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from gentrain.completing import way_of
 from gentrain.config.ranges import Above, AtLeast, Between
-from gentrain.data import view_of
+from gentrain.data.build import view_of
+from gentrain.data.dataset import Images
 from gentrain.data.fingerprints import pictures_of
-from gentrain.data.images import Images
 from gentrain.images import ImageShape, to_picture, to_unit
 from gentrain.models.pixel.sampler import Draw
-from gentrain.rundir import write_json
+from gentrain.runs.rundir import write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.sheets import png, sheet

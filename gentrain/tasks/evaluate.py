@@ -17,22 +17,22 @@ from rich.table import Table
 from gentrain.comparison.figures import words
 from gentrain.comparison.text import duration
 from gentrain.config.ranges import AtLeast, Between
-from gentrain.data import Packed, view_of
+from gentrain.data.build import Packed, view_of
+from gentrain.data.dataset import Images
 from gentrain.data.fingerprints import pictures_of
-from gentrain.data.images import Images
 from gentrain.errors import UserError
-from gentrain.judging import QUANTILES, Judgement, draw_sets, how_many, judge
 from gentrain.metrics.extractors import EXTRACTORS, Extractor, make_extractor
 from gentrain.metrics.figure import Figure
 from gentrain.metrics.likelihood import likelihood
+from gentrain.metrics.sample_report import QUANTILES, Judgement, draw_sets, how_many, judge
 from gentrain.models.interface import SaysHowItSamples
-from gentrain.records import METRICS, read_metrics
-from gentrain.rundir import write_json
+from gentrain.runs.records import METRICS, read_metrics
+from gentrain.runs.rundir import write_json
+from gentrain.runs.trained import TrainedRun
+from gentrain.runs.training_cost import training_cost
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, remove_half_written, write_atomically
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
-from gentrain.trained import TrainedRun
-from gentrain.training_cost import training_cost
 
 SECTIONS = ()  # of this config: none, they are the run's
 TIMED, REPEATS = 64, 3  # pictures whose drawing is timed, and how often, unless that takes long

@@ -5,7 +5,7 @@ Each is asked of all processes at once, and waits for all. In a single process n
 
 from __future__ import annotations
 
-from gentrain.data import Packed
+from gentrain.data.build import Packed
 from gentrain.errors import UserError
 from gentrain.runtime.collectives import gather
 from gentrain.tasks.plan import Plan

@@ -16,14 +16,14 @@ from rich.table import Table
 
 from gentrain.config.ranges import Between
 from gentrain.config.settings import View
-from gentrain.data import Packed, check_data, open_data, view_of
-from gentrain.data.images import Images
+from gentrain.data.build import Packed, check_data, open_data, view_of
+from gentrain.data.dataset import Images
 from gentrain.data.packed import SPLITS
 from gentrain.data.portrait import portrait
 from gentrain.data.summary import Summary, summarize
 from gentrain.errors import UserError, few
 from gentrain.images import to_picture
-from gentrain.rundir import RunDir, write_json
+from gentrain.runs.rundir import RunDir, write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import expanded, remove_half_written, write_atomically
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from rich.console import Console
 
-from gentrain.data import Packed, open_data
+from gentrain.data.build import Packed, open_data
 from gentrain.data.fingerprints import difference
 from gentrain.data.packed import Progress
 from gentrain.errors import UserError
-from gentrain.rundir import what_changed
+from gentrain.runs.rundir import what_changed
+from gentrain.runs.stored import find_checkpoint, run_of
+from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import say
 from gentrain.runtime.device import check_device
-from gentrain.stored import find_checkpoint, run_of
 from gentrain.tasks.plan import absolute
-from gentrain.trained import TrainedRun
 
 WHERE = (
     "data.root",

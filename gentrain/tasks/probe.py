@@ -16,19 +16,19 @@ from rich.table import Table
 
 from gentrain.chart import Curve, chart
 from gentrain.config.ranges import Above, AtLeast, Between
-from gentrain.data import view_of
-from gentrain.data.images import Images
+from gentrain.data.build import view_of
+from gentrain.data.dataset import Images
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
 from gentrain.models.interface import Featured
 from gentrain.probe_arms import Problem, Score, Scores, Tuning, probe
 from gentrain.probing import L2_STRENGTHS
-from gentrain.rundir import write_json
+from gentrain.runs.rundir import write_json
+from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.sheets import png
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
-from gentrain.trained import TrainedRun
 
 SECTIONS = ()  # of this config: none, they are the run's
 

@@ -11,14 +11,11 @@ from typing import Any, cast
 from rich.console import Console
 from torch import nn
 
-from gentrain import checkpoint as checkpoints
-from gentrain.capacity import check_fits
-from gentrain.checkpoint import Checkpoint
 from gentrain.config.settings import Train
-from gentrain.data import Packed, open_data, view_of
 from gentrain.data.batches import Batches
+from gentrain.data.build import Packed, open_data, view_of
+from gentrain.data.dataset import Images
 from gentrain.data.fingerprints import difference, parts_of
-from gentrain.data.images import Images
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.from_pictures import settle, start
 from gentrain.learners import Learner
@@ -26,21 +23,24 @@ from gentrain.loop import Fit, Judge, State, fit
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
 from gentrain.models.build import make_learner
-from gentrain.records import METRICS, check_records, read_metrics
-from gentrain.rundir import RunDir, what_changed
+from gentrain.runs import checkpoint as checkpoints
+from gentrain.runs.capacity import check_fits
+from gentrain.runs.checkpoint import Checkpoint
+from gentrain.runs.records import METRICS, check_records, read_metrics
+from gentrain.runs.rundir import RunDir, what_changed
+from gentrain.runs.stored import check_weights, load_asked, load_parts, not_finite, run_of, weights_of
+from gentrain.runs.stored_config import as_yaml
+from gentrain.runs.tracking import NoTracker, Tracker
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.console import Display, console_of_rank, preparing, say
 from gentrain.runtime.device import Place, resolve, set_up
 from gentrain.runtime.files import of_the_machine
 from gentrain.runtime.ranks import is_main, world_size
 from gentrain.runtime.signals import StopRequest
-from gentrain.stored import check_weights, load_asked, load_parts, not_finite, run_of, weights_of
-from gentrain.stored_config import as_yaml
 from gentrain.tasks.failures import failures_explained, files_explained
 from gentrain.tasks.in_common import check_same_command, check_same_pictures
 from gentrain.tasks.plan import Plan, plan
 from gentrain.tasks.words import as_typed, say_end, say_start, started_by
-from gentrain.tracking import NoTracker, Tracker
 
 SECTIONS = ("train", "data", "model", "optimizer")
 

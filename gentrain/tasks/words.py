@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gentrain import checkpoint as checkpoints
 from gentrain.config.settings import View
-from gentrain.data import Packed, image_shape, view_of
+from gentrain.data.build import Packed, image_shape, view_of
 from gentrain.errors import few
 from gentrain.learners import Learner
 from gentrain.loop import State
 from gentrain.optimizers import optimizer_settings
-from gentrain.rundir import RunDir
+from gentrain.runs import checkpoint as checkpoints
+from gentrain.runs.rundir import RunDir
 from gentrain.runtime.console import say
 from gentrain.runtime.device import Place
 from gentrain.runtime.ranks import world_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optuna.trial import TrialState
 from rich.console import Console
 
-from gentrain.data import open_data
+from gentrain.data.build import open_data
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import still_there

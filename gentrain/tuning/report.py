@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gentrain.rundir import write_json
+from gentrain.runs.rundir import write_json
 from gentrain.runtime.console import say
 from gentrain.runtime.files import write_atomically
 from gentrain.sweeps.state import last_saved

@@ -10,8 +10,8 @@ from pathlib import Path
 from optuna.trial import Trial, TrialState
 
 from gentrain.errors import Busy, RunFailed, UserError
-from gentrain.records import METRICS, read_metrics, read_result
-from gentrain.rundir import RunDir
+from gentrain.runs.records import METRICS, read_metrics, read_result
+from gentrain.runs.rundir import RunDir
 from gentrain.runtime.files import of_the_machine
 from gentrain.tasks import train
 from gentrain.tuning.search import Search

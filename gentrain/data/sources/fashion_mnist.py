@@ -1,4 +1,4 @@
-"""data=mnist: 70,000 handwritten digits, 28 x 28, grey. LeCun et al. 1998."""
+"""data=fashion_mnist: 70,000 articles of clothing, 28 x 28, grey. Xiao et al. 2017, arXiv 1708.07747."""
 
 from __future__ import annotations
 
@@ -8,23 +8,41 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from gentrain.config.ranges import AtLeast, Below, Between
-from gentrain.data import idx
-from gentrain.data.arrays import pack_native
 from gentrain.data.packed import Packed, Progress
+from gentrain.data.sources import idx
+from gentrain.data.sources.arrays import pack_native
 
 
 def _download(root: Path) -> None:
     import torchvision  # here: the command must start without it
 
-    torchvision.datasets.MNIST(root, download=True)
+    torchvision.datasets.FashionMNIST(root, download=True)
 
 
-DATA = idx.DataSet("MNIST", "MNIST", tuple("0123456789"), _download)
+DATA = idx.DataSet(
+    title="Fashion-MNIST",
+    folder="FashionMNIST",
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    download=_download,
+    installed=Path("/usr/share/datasets/fashion-mnist"),
+    package="Debian's package dataset-fashion-mnist",
+)
 
 
 @dataclass(frozen=True)
-class MNIST:
-    """The keys of configs/data/mnist.yaml."""
+class FashionMNIST:
+    """The keys of configs/data/fashion_mnist.yaml."""
 
     root: str | None
     size: Annotated[int, Between(8, 512)]

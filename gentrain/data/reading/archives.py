@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from gentrain.data.entries import (
+from gentrain.data.reading.entries import (
     MAX_BYTES,
     MAX_COUNT,
     SUFFIXES,
@@ -33,7 +33,7 @@ from gentrain.data.entries import (
     suffix_of,
     unsafe,
 )
-from gentrain.data.tars import Damaged, Tar
+from gentrain.data.reading.tars import Damaged, Tar
 from gentrain.errors import UserError
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field after it

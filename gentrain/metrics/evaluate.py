@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.data.images import Images
+from gentrain.data.dataset import Images
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.seeding import image_streams
 from gentrain.runtime.streams import Streams

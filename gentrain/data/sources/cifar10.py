@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from gentrain.config.ranges import AtLeast, Below, Between
-from gentrain.data.arrays import Native, pack_native
-from gentrain.data.downloads import downloads_dir, fetch, root_of
-from gentrain.data.entries import signature
 from gentrain.data.packed import Packed, Progress
+from gentrain.data.reading.downloads import downloads_dir, fetch, root_of
+from gentrain.data.reading.entries import signature
+from gentrain.data.sources.arrays import Native, pack_native
 from gentrain.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from gentrain.config.ranges import AtLeast, Below, Between
-from gentrain.data import splitting
-from gentrain.data.decode import Fit, Original, decode_known
-from gentrain.data.entries import MAX_BYTES, TOO_LARGE, Bad, in_words, judge, read_file
-from gentrain.data.folder import color
-from gentrain.data.hub import load, places
 from gentrain.data.packed import Label, Packed, Progress
-from gentrain.data.rows import arrange, decode_all
+from gentrain.data.reading import splitting
+from gentrain.data.reading.decode import Fit, Original, decode_known
+from gentrain.data.reading.entries import MAX_BYTES, TOO_LARGE, Bad, in_words, judge, read_file
+from gentrain.data.reading.rows import arrange, decode_all
+from gentrain.data.sources.folder import color
+from gentrain.data.sources.hub import load, places
 from gentrain.errors import UserError, few
 from gentrain.runtime.files import expanded
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from gentrain.data.archives import list_tar, list_zip
-from gentrain.data.entries import MAX_BYTES, SUFFIXES, Bad, Entry, Listing, Read
-from gentrain.data.lists import read_list
-from gentrain.data.walk import walk
+from gentrain.data.reading.archives import list_tar, list_zip
+from gentrain.data.reading.entries import MAX_BYTES, SUFFIXES, Bad, Entry, Listing, Read
+from gentrain.data.reading.lists import read_list
+from gentrain.data.reading.walk import walk
 from gentrain.errors import UserError, few
 
 LISTS = (".csv", ".tsv")

@@ -18,14 +18,14 @@ import numpy as np
 from PIL import Image
 
 from gentrain.config.ranges import AtLeast, Between
-from gentrain.data import splitting
-from gentrain.data.attributes import Attributes, read_attributes, read_partition
-from gentrain.data.decode import decode, frame
-from gentrain.data.downloads import FAILURES, downloads_dir, fetch, root_of
-from gentrain.data.entries import Bad, Entry, Read, refuse_vanished, signature
-from gentrain.data.listing import list_pictures
 from gentrain.data.packed import Label, Packed, Progress
-from gentrain.data.rows import arrange, decode_all, hash64
+from gentrain.data.reading import splitting
+from gentrain.data.reading.decode import decode, frame
+from gentrain.data.reading.downloads import FAILURES, downloads_dir, fetch, root_of
+from gentrain.data.reading.entries import Bad, Entry, Read, refuse_vanished, signature
+from gentrain.data.reading.listing import list_pictures
+from gentrain.data.reading.rows import arrange, decode_all, hash64
+from gentrain.data.sources.attributes import Attributes, read_attributes, read_partition
 from gentrain.errors import UserError
 
 FOLDER = "celeba"  # torchvision's name

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from gentrain.config.ranges import AtLeast, Below, Between
-from gentrain.data.arrays import Native, pack_native
 from gentrain.data.packed import Packed, Progress
+from gentrain.data.sources.arrays import Native, pack_native
 from gentrain.errors import UserError
 
 BRIGHTEST = 16

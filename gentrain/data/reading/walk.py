@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gentrain.data.entries import (
+from gentrain.data.reading.entries import (
     LINK_OUT,
     SUFFIXES,
     Bad,

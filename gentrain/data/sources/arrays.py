@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from gentrain.data import splitting
-from gentrain.data.decode import frame
 from gentrain.data.packed import Label, Packed, Progress
-from gentrain.data.rows import Rows, arrange, hash64
+from gentrain.data.reading import splitting
+from gentrain.data.reading.decode import frame
+from gentrain.data.reading.rows import Rows, arrange, hash64
 
 CHUNK = 1000
 BLACK = (0, 0, 0)  # never seen: native pictures are square

@@ -26,12 +26,12 @@ import torch
 from gentrain.config.ranges import AtLeast
 from gentrain.config.schema import expected, fits, schema_of
 from gentrain.errors import RunFailed, UserError
+from gentrain.runs.step_names import file_name as file_name
+from gentrain.runs.step_names import newest_first as newest_first
+from gentrain.runs.step_names import step_of
 from gentrain.runtime import collectives
 from gentrain.runtime.files import in_words, write_atomically
 from gentrain.runtime.stored_files import Denied, Missing, Unreadable, read_bytes
-from gentrain.step_names import file_name as file_name
-from gentrain.step_names import newest_first as newest_first
-from gentrain.step_names import step_of
 
 FORMAT = 1
 _LABEL = b"sha256:"

@@ -11,11 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gentrain import checkpoint as checkpoints
-from gentrain.capacity import check_codes, check_pictures
 from gentrain.config.schema import check_section, schema_of
 from gentrain.config.settings import Device
-from gentrain.data import image_shape
+from gentrain.data.build import image_shape
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.models.build import make_network, network_on_meta
@@ -31,12 +29,14 @@ from gentrain.models.interface import (
     RunsChain,
 )
 from gentrain.models.pixel.sampler import Draw, Progress
+from gentrain.runs import checkpoint as checkpoints
+from gentrain.runs.capacity import check_codes, check_pictures
+from gentrain.runs.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
+from gentrain.runs.stored_config import load_config
 from gentrain.runtime.device import Place, place_of
 from gentrain.runtime.files import expanded
 from gentrain.runtime.seeding import image_streams
 from gentrain.runtime.streams import of_contents
-from gentrain.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
-from gentrain.stored_config import load_config
 
 BATCH = 256  # images at a time: bounds memory
 

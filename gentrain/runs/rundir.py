@@ -20,16 +20,16 @@ import torch
 import torchvision
 
 import gentrain
+from gentrain.data.cache_files import NotWhole, memory_map
 from gentrain.data.fingerprints import compare, difference, pictures_of
 from gentrain.data.packed import Packed
-from gentrain.data.whole import NotWhole, memory_map
 from gentrain.errors import Busy, UserError
-from gentrain.records import META, read_meta, read_result
-from gentrain.run_lock import RunLock
+from gentrain.runs.records import META, read_meta, read_result
+from gentrain.runs.run_lock import RunLock
+from gentrain.runs.stored_config import as_yaml
 from gentrain.runtime.files import remove_half_written, sync_directory, write_atomically
 from gentrain.runtime.ranks import world_size
 from gentrain.runtime.stored_files import dump_json
-from gentrain.stored_config import as_yaml
 
 BEGINNING = "beginning.yaml"  # config.yaml under another name, while a new run takes over from an old one
 # What a run has before it is one. Nothing else is ever removed.

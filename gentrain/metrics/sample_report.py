@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gentrain.data import fresh_pictures, view_of
-from gentrain.data.images import Images
+from gentrain.data.build import fresh_pictures, view_of
+from gentrain.data.dataset import Images
 from gentrain.data.packed import Packed
 from gentrain.images import to_picture
 from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.memorisation import Nearest, nearer, nearest
 from gentrain.metrics.quality import quality
+from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.seeding import derive, generator
 from gentrain.sheets import png, sheet
-from gentrain.trained import TrainedRun
 
 TRAINING_AT_MOST = 50_000  # pictures among which neighbours are sought
 BLOCK = 2048  # of them at a time

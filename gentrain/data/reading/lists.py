@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from gentrain.data.entries import (
+from gentrain.data.reading.entries import (
     ABSOLUTE,
     MAX_COUNT,
     SUFFIXES,
@@ -21,7 +21,7 @@ from gentrain.data.entries import (
     suffix_of,
     unsafe,
 )
-from gentrain.data.walk import Found, Refused
+from gentrain.data.reading.walk import Found, Refused
 from gentrain.errors import UserError, few
 
 PATH_COLUMNS = ("file", "path", "image", "filename", "file_name")

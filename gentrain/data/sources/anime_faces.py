@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from gentrain.config.ranges import AtLeast, Below, Between
-from gentrain.data.decode import Fit
-from gentrain.data.folder import Folder
-from gentrain.data.huggingface import HuggingFace
 from gentrain.data.packed import Packed, Progress
+from gentrain.data.reading.decode import Fit
+from gentrain.data.sources.folder import Folder
+from gentrain.data.sources.huggingface import HuggingFace
 from gentrain.errors import UserError
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from gentrain.data.arrays import Native
-from gentrain.data.downloads import downloads_dir, fetch, root_of
-from gentrain.data.entries import signature
+from gentrain.data.reading.downloads import downloads_dir, fetch, root_of
+from gentrain.data.reading.entries import signature
+from gentrain.data.sources.arrays import Native
 from gentrain.errors import UserError
 
 FILES = (

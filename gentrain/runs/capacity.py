@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from gentrain.checkpoint import memory_bytes
 from gentrain.config import registry
 from gentrain.config.schema import fits, model_schema
-from gentrain.data import image_shape
+from gentrain.data.build import image_shape
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 from gentrain.models.build import Uncountable, network_on_meta
+from gentrain.runs.checkpoint import memory_bytes
 from gentrain.runtime.device import resolve
 from gentrain.runtime.ranks import world_size
 

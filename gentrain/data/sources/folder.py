@@ -18,12 +18,12 @@ import numpy as np
 from PIL import ImageColor
 
 from gentrain.config.ranges import AtLeast, Below, Between
-from gentrain.data import splitting
-from gentrain.data.decode import Fit, Original, decode_known
-from gentrain.data.entries import Bad, Entry, Listing, Read, in_lines, refuse_vanished, signature
-from gentrain.data.listing import ARCHIVES, list_pictures
 from gentrain.data.packed import Label, Packed, Progress
-from gentrain.data.rows import Decoded, arrange, decode_all
+from gentrain.data.reading import splitting
+from gentrain.data.reading.decode import Fit, Original, decode_known
+from gentrain.data.reading.entries import Bad, Entry, Listing, Read, in_lines, refuse_vanished, signature
+from gentrain.data.reading.listing import ARCHIVES, list_pictures
+from gentrain.data.reading.rows import Decoded, arrange, decode_all
 from gentrain.errors import UserError
 from gentrain.runtime.files import expanded
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from gentrain.data.entries import Bad
+from gentrain.data.reading.entries import Bad
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ import numpy as np
 
 from gentrain.config.ranges import AtLeast
 from gentrain.config.schema import fits
-from gentrain.data.entries import Bad
 from gentrain.data.fingerprints import Label
+from gentrain.data.reading.entries import Bad
 from gentrain.runtime.stored_files import Unreadable, read_json_object
 
 SPLITS = ("train", "valid", "test")

@@ -19,11 +19,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from gentrain import hparams
-from gentrain.records import read_metrics
+from gentrain.runs import hparams
+from gentrain.runs.records import read_metrics
+from gentrain.runs.step_names import file_name
 from gentrain.runtime.files import naming, write_atomically
 from gentrain.runtime.stored_files import dump_json
-from gentrain.step_names import file_name
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,18})\.", re.ASCII)
 

@@ -1,0 +1,1 @@
+"""Pictures found and decoded: folders, lists, archives, downloads, splits."""

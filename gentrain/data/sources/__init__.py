@@ -1,0 +1,1 @@
+"""One file a data=, and what several of them share."""

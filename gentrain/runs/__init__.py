@@ -1,0 +1,1 @@
+"""A run's directory: its files written and read, its curves, and a trained run to look at."""
