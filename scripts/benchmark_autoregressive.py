@@ -34,8 +34,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gentrain.images import ImageShape
-from gentrain.learners import Metrics
-from gentrain.learners.replay import Replayed
 from gentrain.models.pixel import recurrent
 from gentrain.models.pixel.autoregressive import Autoregressive
 from gentrain.models.pixel.line_lstm import Lines
@@ -43,6 +41,8 @@ from gentrain.models.pixel.pixelcnn import pixelcnn
 from gentrain.models.pixel.pixelrnn import pixelrnn
 from gentrain.models.pixel.sampler import Draw, Naive, draw_batch
 from gentrain.runs.rundir import versions
+from gentrain.training.learner import Metrics
+from gentrain.training.replay import Replayed
 
 
 @dataclass(frozen=True)

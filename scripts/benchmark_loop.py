@@ -25,20 +25,20 @@ from rich.console import Console
 from torch.nn.functional import softplus
 from torch.nn.utils import clip_grad_norm_
 
-from gentrain.averaging import averaged
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
 from gentrain.data.batches import Batches, Images
 from gentrain.data.build import Packed, open_data, view_of
 from gentrain.images import to_unit
-from gentrain.loop import Fit, State, fit
 from gentrain.models.build import make_learner, make_network
-from gentrain.optimizers import optimizer_settings
 from gentrain.runs.rundir import RunDir, versions
 from gentrain.runs.tracking import Tracker
 from gentrain.runtime.console import Display
 from gentrain.runtime.device import Place, set_up
 from gentrain.runtime.signals import StopRequest
+from gentrain.training.ema import averaged
+from gentrain.training.optimizers import optimizer_settings
+from gentrain.training.trainer import Fit, State, fit
 
 
 def compose(overrides: list[str], steps: int) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import gentrain
+from gentrain.analysis.latents import linear
+from gentrain.analysis.moon_midpoints import around, drawn_as_in
 from gentrain.images import to_picture
-from gentrain.latent import linear
-from gentrain.sheets import sheet
-from gentrain.tasks.midpoints import around, drawn_as_in
+from gentrain.viz.grids import sheet
 
 TRAINED_ON = {"four phases": "[0,90,180,270]", "twelve phases": str(list(range(0, 360, 30))).replace(" ", "")}
 COLUMNS = ("mse", "fitting_phase_off_degrees", "fitting_mse")

@@ -19,15 +19,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gentrain.alarm import WatchSettings
 from gentrain.config.settings import Schedule, Train
 from gentrain.images import ImageShape, to_levels, to_unit
-from gentrain.learners.adversarial import Adversarial
 from gentrain.models.gan.objective import LOSSES
 from gentrain.models.gan.rules import Rules
-from gentrain.optimizers import OptimizerSettings, adam
 from gentrain.runtime.device import Place
 from gentrain.runtime.seeding import seed_everything
+from gentrain.training.adversarial import Adversarial
+from gentrain.training.gan_monitor import WatchSettings
+from gentrain.training.optimizers import OptimizerSettings, adam
 
 SHAPE = ImageShape(2, 1, 1)
 SPACING, STD = 0.4, 0.04

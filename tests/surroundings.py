@@ -134,7 +134,7 @@ def hang_up(arguments: list[str], run: Path, ignored: bool) -> int:
 
 if __name__ == "__main__":
     import gentrain.tasks.evaluate
-    import gentrain.tasks.train  # noqa: F401
+    import gentrain.training.run  # noqa: F401
 
     found = {}
     for name, (way, arguments) in json.load(sys.stdin).items():

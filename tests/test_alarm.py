@@ -16,9 +16,9 @@ from conftest import Command
 from families import FAMILIES, assert_same, assert_same_run, checkpoint, curves, newest
 from torch import Tensor, nn
 
-from gentrain.alarm import GameWatch, RandomFeatures, WatchSettings, mean_distance
-from gentrain.learners.adversarial import Adversarial
-from gentrain.learners.minimize import Minimize
+from gentrain.training.adversarial import Adversarial
+from gentrain.training.gan_monitor import GameWatch, RandomFeatures, WatchSettings, mean_distance
+from gentrain.training.minimize import Minimize
 
 GAN = FAMILIES["gan"]
 SETTINGS = WatchSettings(every_steps=10, after_steps=20, checks=2, diversity=0.5, d_right=0.9)

@@ -230,9 +230,9 @@ def test_all_jobs_of_a_sweep_are_checked_first(gentrain: Command, tiny: list[str
 
 def test_a_failure_of_ours_keeps_its_traceback(tmp_path: Path, tiny: list[str]) -> None:
     code = (
-        "import gentrain.loop, gentrain.cli\n"
+        "import gentrain.training.trainer, gentrain.cli\n"
         "def broken(*_): raise ValueError('our bug')\n"
-        "gentrain.loop.seed_step = broken\n"
+        "gentrain.training.trainer.seed_step = broken\n"
         "gentrain.cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *tiny], capture_output=True, text=True, cwd=tmp_path)

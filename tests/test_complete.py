@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import gentrain as library
-from gentrain.completing import SEARCH_SIGMA, latent_search, way_of
+from gentrain.analysis.inpainting import SEARCH_SIGMA, latent_search, way_of
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.models.gsn import GSN
 from gentrain.models.pixel.sampler import Draw
@@ -229,7 +229,7 @@ def test_the_search_does_not_depend_on_what_else_is_searched(monkeypatch: pytest
     x = torch.randint(256, (5, 1, 4, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     said: list[tuple[int, int]] = []
     whole = latent_search(trained, x, mask("upper", shape), 0, 20, quiet).levels_BCHW
-    monkeypatch.setattr("gentrain.completing.SEARCHED_AT_ONCE", 2)
+    monkeypatch.setattr("gentrain.analysis.inpainting.SEARCHED_AT_ONCE", 2)
     parts = latent_search(
         trained, x, mask("upper", shape), 0, 20, lambda *done: said.append(done)
     ).levels_BCHW

@@ -428,7 +428,7 @@ train.open_data = open_data
 
 def test_all_processes_must_mean_the_same(whole: list[str], gentrain: Command) -> None:
     """A run that the other machine does not see is a new one there."""
-    unseen = "import gentrain.tasks.plan as plans\nif rank == 1: plans.is_run = lambda path: False\n"
+    unseen = "import gentrain.training.resume as plans\nif rank == 1: plans.is_run = lambda path: False\n"
     unseen += "if rank == 1: plans.may_begin = lambda path: True\n"
     done = two_processes(*whole, "run_dir=whole", before=unseen)
     assert [one.returncode for one in done] == [2, 2]

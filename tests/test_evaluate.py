@@ -24,10 +24,10 @@ from gentrain.anime.decode import decode
 from gentrain.anime.factors import join
 from gentrain.config.compose import CONFIG_DIR
 from gentrain.data.build import fresh_pictures
-from gentrain.learners.adversarial import Adversarial
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.sample_report import Judgement, Sets, judge
 from gentrain.models.ae import AE
+from gentrain.training.adversarial import Adversarial
 
 COUNT = 400
 EXTRACTOR = make_extractor("domain", torch.device("cpu"))

@@ -19,14 +19,14 @@ import gentrain as library
 from gentrain.config.settings import Schedule, Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
-from gentrain.learners.adversarial import Adversarial
 from gentrain.models.gan.dcgan import DCGANGenerator
 from gentrain.models.gan.gan import GAN, smallest_size
 from gentrain.models.gan.objective import LOSSES, squared_gradients
 from gentrain.models.gan.r3 import GAIN, Block, R3Generator, ResidualBlock
 from gentrain.models.gan.rules import annealed
-from gentrain.optimizers import OptimizerSettings, adam, sgd
 from gentrain.runtime.device import Place
+from gentrain.training.adversarial import Adversarial
+from gentrain.training.optimizers import OptimizerSettings, adam, sgd
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "gan.yaml"
 SHAPE = ImageShape(3, 8, 8)

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import gentrain as library
+from gentrain.analysis.latents import ACTIVE, aggregate, linear, shares_of_label, spherical
 from gentrain.data.build import open_data
 from gentrain.images import ImageShape
-from gentrain.latent import ACTIVE, aggregate, linear, shares_of_label, spherical
 from gentrain.models.vae import VAE
 from gentrain.runtime.seeding import generator, seed_everything
-from gentrain.sheets import moving, sheet
 from gentrain.tasks.traverse import codes_alone, codes_of_posterior, moved
+from gentrain.viz.grids import moving, sheet
 
 T = torch.linspace(0, 1, 7)
 

@@ -16,10 +16,10 @@ from conftest import Command
 from families import FAMILIES, assert_same, newest
 from PIL import Image
 
-from gentrain.learners.minimize import Minimize
 from gentrain.runs import checkpoint
 from gentrain.runs.tracking import read_metrics
 from gentrain.runtime.seeding import derive, generator
+from gentrain.training.minimize import Minimize
 
 VAE = FAMILIES["vae"]
 
@@ -119,16 +119,16 @@ def test_a_stop_between_two_looks_is_still_saved(
     gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal comes right after the last save of a step was decided upon: the next step saves."""
-    from gentrain import loop
+    from gentrain.training import trainer
 
-    original = loop._due
+    original = trainer._due
 
     def due(settings, step: int):  # type: ignore[no-untyped-def]
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(settings, step)
 
-    monkeypatch.setattr(loop, "_due", due)
+    monkeypatch.setattr(trainer, "_due", due)
     outcome = gentrain(*tiny, *VAE, "run_dir=run", "train.save_every_steps=null")
     assert outcome.status == 143
     assert newest(Path("run"))["step"] == 4

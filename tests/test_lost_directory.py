@@ -14,11 +14,11 @@ import torch
 from conftest import Command
 from families import FAMILIES, assert_same, newest
 
-from gentrain.learners.minimize import Minimize
 from gentrain.runs.run_lock import Lost
 from gentrain.runs.rundir import RunDir, is_run
 from gentrain.runs.tracking import Tracker
-from gentrain.tasks import plan
+from gentrain.training import resume
+from gentrain.training.minimize import Minimize
 
 LINUX = sys.platform == "linux"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows keeps what is open where it is")
@@ -196,7 +196,7 @@ def test_a_directory_that_becomes_a_run_while_it_is_asked_for_is_one(
     command = [*tiny, *FAMILIES["vae"], "run_dir=run"]
     assert gentrain(*command).status == 0
     answers = iter([False])
-    monkeypatch.setattr(plan, "is_run", lambda path: next(answers, None) is None and is_run(path))
+    monkeypatch.setattr(resume, "is_run", lambda path: next(answers, None) is None and is_run(path))
     outcome = gentrain(*command)
     assert outcome.status == 0
     assert "already finished" in outcome.out + outcome.err

@@ -15,10 +15,10 @@ from families import FAMILIES
 from PIL import Image
 from torch import Tensor
 
+from gentrain.analysis.latents import cross_fade, linear
+from gentrain.analysis.moon_midpoints import COUNT, QUARTERS, measure
 from gentrain.data.sources.moons import EARTHSHINE, PHASES, SUNLIT, Moons, Places, draw
 from gentrain.images import ImageShape, to_unit
-from gentrain.latent import cross_fade, linear
-from gentrain.tasks.midpoints import COUNT, QUARTERS, measure
 
 SOURCE = Moons(size=32, channels=1, count=40, phases=[0, 90, 180, 270], seed=0)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from gentrain.averaging import averaged, decay
 from gentrain.config.settings import Schedule
-from gentrain.optimizers import lr_factor, optimizer_settings
+from gentrain.training.ema import averaged, decay
+from gentrain.training.optimizers import lr_factor, optimizer_settings
 
 SECTIONS = {
     "adamw": {"betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0.1},

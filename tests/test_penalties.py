@@ -7,7 +7,7 @@ import torch
 from test_gan import gan, learner
 from torch import Tensor
 
-from gentrain.learners.adversarial import Adversarial
+from gentrain.training.adversarial import Adversarial
 
 GAMMA, STEP = 2.0, 1e-6
 AUGMENTS = [[], ["color"], ["translation"], ["cutout"], ["color", "translation", "cutout"]]

@@ -15,10 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 import gentrain as library
-from gentrain import probe_arms as arms
-from gentrain.chart import Curve, Frame, chart
-from gentrain.data.build import open_data
-from gentrain.probing import (
+from gentrain.analysis import probe_baselines as arms
+from gentrain.analysis.linear_probe import (
     L2_STRENGTHS,
     L2_WITHOUT_CHOICE,
     Classifier,
@@ -29,8 +27,10 @@ from gentrain.probing import (
     epochs,
     fit_linear,
 )
+from gentrain.data.build import open_data
 from gentrain.runtime.seeding import generator
 from gentrain.tasks import probe as task
+from gentrain.viz.plot import Curve, Frame, chart
 
 # ---- the linear layer
 

@@ -14,13 +14,14 @@ from pixel_nets import images, small
 
 from gentrain.config.settings import Train
 from gentrain.images import ImageShape
-from gentrain.learners import Metrics, replay
-from gentrain.learners.minimize import Minimize
-from gentrain.learners.replay import WARM_STEPS
 from gentrain.models.vae import VAE
-from gentrain.optimizers import optimizer_settings
 from gentrain.runtime.device import Place
 from gentrain.runtime.seeding import seed_everything
+from gentrain.training import replay
+from gentrain.training.learner import Metrics
+from gentrain.training.minimize import Minimize
+from gentrain.training.optimizers import optimizer_settings
+from gentrain.training.replay import WARM_STEPS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=True)

@@ -14,11 +14,10 @@ from families import FAMILIES
 from torch import Tensor
 
 import gentrain as library
-from gentrain import completing
+from gentrain.analysis import inpainting
 from gentrain.data.build import open_data, view_of
 from gentrain.data.dataset import Images
 from gentrain.errors import UserError
-from gentrain.learners import evaluate_images
 from gentrain.metrics.extractors import Domain
 from gentrain.metrics.likelihood import likelihood
 from gentrain.metrics.validation import ValidationDistance
@@ -28,6 +27,7 @@ from gentrain.models.pixel.sampler import Draw
 from gentrain.runs import trained
 from gentrain.runtime import seeding
 from gentrain.runtime.streams import Streams, _bits, of_contents
+from gentrain.training.learner import evaluate_images
 
 CPU = torch.device("cpu")
 # Kernels for batches of another size add in another order: a few units in the last place of float32.
@@ -130,7 +130,7 @@ def test_no_family_knows_the_batch(
     x = images.take(torch.arange(11))
     asked = asked_of(run, x)
     monkeypatch.setattr(trained, "BATCH", 4)
-    monkeypatch.setattr(completing, "SEARCHED_AT_ONCE", 3)
+    monkeypatch.setattr(inpainting, "SEARCHED_AT_ONCE", 3)
     monkeypatch.setattr(sampler, "CPU_BATCH", 5)
     in_parts, of_fewer = asked_of(run, x), asked_of(run, x[:6])
     for name, whole in asked.items():
@@ -168,7 +168,7 @@ def asked_of(run: trained.TrainedRun, x: Tensor) -> dict[str, Tensor]:
         "draw_codes": lambda: run.draw_codes(n),
         "complete": lambda: run.complete(x, known),
         "way": lambda: (
-            completing.way_of(run, Draw(), None if run.config["model"]["name"].startswith("pixel") else 2)(
+            inpainting.way_of(run, Draw(), None if run.config["model"]["name"].startswith("pixel") else 2)(
                 x, known, 0, lambda *_: None
             ).levels_BCHW
         ),

@@ -236,7 +236,7 @@ def in_a_fork(arguments: list[str], number: int, at_step: int, what: signal.Sign
     """The command in a copy of this process, which sends itself a signal in that step of its nth job; its status."""
 
     def child() -> None:
-        from gentrain.learners.minimize import Minimize
+        from gentrain.training.minimize import Minimize
 
         original, current, jobs = Minimize.train_step, Launch.current, []
 
@@ -302,16 +302,16 @@ def test_eight_jobs_two_killed_one_diverging(gentrain: Command, tiny: list[str])
 def test_any_exception_is_one_jobs_own(
     gentrain: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gentrain import loop
+    from gentrain.training import trainer
 
-    original = loop.seed_step
+    original = trainer.seed_step
 
     def broken(seed: int, *purpose: Any) -> None:
         if seed == 2:
             raise ValueError("our bug")
         original(seed, *purpose)
 
-    monkeypatch.setattr(loop, "seed_step", broken)
+    monkeypatch.setattr(trainer, "seed_step", broken)
     command = ["-m", *tiny, *VAE, "train.max_steps=1", "seed=1,2,3", "device.threads=2"]
     outcome = gentrain(*command)
     assert outcome.status == 1

@@ -13,8 +13,8 @@ from families import FAMILIES, assert_same, checkpoint, newest
 import gentrain as library
 from gentrain import tasks
 from gentrain.errors import RunFailed
-from gentrain.learners.adversarial import Adversarial
-from gentrain.learners.minimize import Minimize
+from gentrain.training.adversarial import Adversarial
+from gentrain.training.minimize import Minimize
 
 families = pytest.mark.parametrize("family", FAMILIES)
 

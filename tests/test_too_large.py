@@ -29,12 +29,12 @@ from gentrain.config.schema import (
 )
 from gentrain.config.settings import Device, Train
 from gentrain.errors import RunFailed, UserError
-from gentrain.learners.minimize import Minimize
 from gentrain.models.build import make_learner, network_on_meta
 from gentrain.runs import capacity
 from gentrain.runs.capacity import check_fits, in_words, training_bytes
 from gentrain.runtime.device import set_up
-from gentrain.tasks.plan import plan
+from gentrain.training.minimize import Minimize
+from gentrain.training.resume import plan
 
 HUGE = (10**9, 10**12, 10**18, 10**30)
 # Settings of training for which any number makes sense: nothing is as large or as often as they say.

@@ -32,9 +32,9 @@ from optuna.trial import TrialState
 from gentrain.cli import check_jobs
 from gentrain.config.compose import CONFIG_DIR
 from gentrain.errors import Busy, UserError
-from gentrain.learners.minimize import Minimize
 from gentrain.runs.rundir import RunDir
 from gentrain.runtime.seeding import derive
+from gentrain.training.minimize import Minimize
 from gentrain.tuning.search import headline, typed
 from gentrain.tuning.space import Choices, Range, entries
 from gentrain.tuning.store import _open, _pruner
@@ -399,7 +399,7 @@ def test_a_trial_that_a_person_has_just_resumed_has_not_failed(
 
     command = [*search, "tune.trials=1"]
     with monkeypatch.context() as patch:
-        patch.setattr("gentrain.tasks.train.run", busy)
+        patch.setattr("gentrain.training.run.run", busy)
         done = gentrain(*command)
     assert (done.status, done.err) == (2, "gentrain: another process is running in it\n")
     assert gentrain(*command).status == 0

@@ -25,21 +25,21 @@ class Family:
 
 
 MODELS = {
-    "ae": Family("gentrain.models.ae:AE", "gentrain.learners.minimize:Minimize", headline="mse"),
-    "vae": Family("gentrain.models.vae:VAE", "gentrain.learners.minimize:Minimize", likelihood="bound"),
+    "ae": Family("gentrain.models.ae:AE", "gentrain.training.minimize:Minimize", headline="mse"),
+    "vae": Family("gentrain.models.vae:VAE", "gentrain.training.minimize:Minimize", likelihood="bound"),
     "pixelcnn": Family(
-        "gentrain.models.pixel.pixelcnn:pixelcnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
+        "gentrain.models.pixel.pixelcnn:pixelcnn", "gentrain.training.minimize:Minimize", likelihood="exact"
     ),
     "pixelrnn": Family(
-        "gentrain.models.pixel.pixelrnn:pixelrnn", "gentrain.learners.minimize:Minimize", likelihood="exact"
+        "gentrain.models.pixel.pixelrnn:pixelrnn", "gentrain.training.minimize:Minimize", likelihood="exact"
     ),
     "gan": Family(
         "gentrain.models.gan.gan:GAN",
-        "gentrain.learners.adversarial:Adversarial",
+        "gentrain.training.adversarial:Adversarial",
         headline="frechet_distance",
     ),
-    "gmm": Family("gentrain.models.gmm:GMM", "gentrain.learners.minimize:Minimize", likelihood="bound"),
-    "gsn": Family("gentrain.models.gsn:GSN", "gentrain.learners.minimize:Minimize", headline="mse"),
+    "gmm": Family("gentrain.models.gmm:GMM", "gentrain.training.minimize:Minimize", likelihood="bound"),
+    "gsn": Family("gentrain.models.gsn:GSN", "gentrain.training.minimize:Minimize", headline="mse"),
 }
 DATA = {
     "anime": "gentrain.data.sources.anime:Anime",
@@ -54,10 +54,10 @@ DATA = {
     "moons": "gentrain.data.sources.moons:Moons",
 }
 OPTIMIZERS = {
-    "adamw": "gentrain.optimizers:adamw",
-    "adam": "gentrain.optimizers:adam",
-    "sgd": "gentrain.optimizers:sgd",
-    "rmsprop": "gentrain.optimizers:rmsprop",
+    "adamw": "gentrain.training.optimizers:adamw",
+    "adam": "gentrain.training.optimizers:adam",
+    "sgd": "gentrain.training.optimizers:sgd",
+    "rmsprop": "gentrain.training.optimizers:rmsprop",
 }
 TASKS = {
     "train": "gentrain.tasks.train",

@@ -22,7 +22,7 @@ from gentrain.metrics.memorisation import Nearest, nearer, nearest
 from gentrain.metrics.quality import quality
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.seeding import derive, generator
-from gentrain.sheets import png, sheet
+from gentrain.viz.grids import png, sheet
 
 TRAINING_AT_MOST = 50_000  # pictures among which neighbours are sought
 BLOCK = 2048  # of them at a time

@@ -13,13 +13,13 @@ from gentrain.config import registry
 from gentrain.config.settings import Train
 from gentrain.data.build import check_data, image_shape
 from gentrain.errors import UserError
-from gentrain.learners import Learner
 from gentrain.metrics.domain import DIMS
-from gentrain.optimizers import optimizer_settings
 from gentrain.runtime.device import Place, check_device
 from gentrain.runtime.distributed import sees_whole_batch
 from gentrain.runtime.ranks import check_batch
 from gentrain.runtime.seeding import seed_everything
+from gentrain.training.learner import Learner
+from gentrain.training.optimizers import optimizer_settings
 
 
 def check_buildable(config: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gentrain.completing import way_of
+from gentrain.analysis.inpainting import way_of
 from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.data.build import view_of
 from gentrain.data.dataset import Images
@@ -24,8 +24,8 @@ from gentrain.models.pixel.sampler import Draw
 from gentrain.runs.rundir import write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
-from gentrain.sheets import png, sheet
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
+from gentrain.viz.grids import png, sheet
 
 SECTIONS = ()  # of this config: none, they are the run's
 GREY = 128  # what is not given, in the picture

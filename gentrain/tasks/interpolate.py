@@ -12,21 +12,21 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from gentrain.analysis.latents import PATHS
+from gentrain.analysis.moon_midpoints import report_midpoints
 from gentrain.config.ranges import AtLeast, Between
 from gentrain.data.build import view_of
 from gentrain.data.dataset import Images
 from gentrain.errors import UserError
 from gentrain.images import to_picture
-from gentrain.latent import PATHS
 from gentrain.models.interface import Decodes, DrawsCodes, Encodes
 from gentrain.runs.rundir import write_json
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.runtime.seeding import generator
-from gentrain.sheets import moving, png, sheet
-from gentrain.tasks.midpoints import report_midpoints
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
+from gentrain.viz.grids import moving, png, sheet
 
 SECTIONS = ()  # of this config: none, they are the run's
 

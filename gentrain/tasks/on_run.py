@@ -17,7 +17,7 @@ from gentrain.runs.stored import find_checkpoint, run_of
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import say
 from gentrain.runtime.device import check_device
-from gentrain.tasks.plan import absolute
+from gentrain.training.resume import absolute
 
 WHERE = (
     "data.root",

@@ -14,21 +14,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gentrain.chart import Curve, chart
+from gentrain.analysis.linear_probe import L2_STRENGTHS
+from gentrain.analysis.probe_baselines import Problem, Score, Scores, Tuning, probe
 from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.data.build import view_of
 from gentrain.data.dataset import Images
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
 from gentrain.models.interface import Featured
-from gentrain.probe_arms import Problem, Score, Scores, Tuning, probe
-from gentrain.probing import L2_STRENGTHS
 from gentrain.runs.rundir import write_json
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
-from gentrain.sheets import png
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
+from gentrain.viz.grids import png
+from gentrain.viz.plot import Curve, chart
 
 SECTIONS = ()  # of this config: none, they are the run's
 

@@ -15,21 +15,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from gentrain.analysis.latents import ACTIVE, Aggregate, aggregate, shares_of_label
 from gentrain.config.ranges import Above, AtLeast, Between
 from gentrain.data.build import view_of
 from gentrain.data.dataset import Images
 from gentrain.data.packed import Packed
 from gentrain.errors import UserError
 from gentrain.images import to_picture
-from gentrain.latent import ACTIVE, Aggregate, aggregate, shares_of_label
 from gentrain.models.interface import Decodes, Encodes, HasPosterior
 from gentrain.runs.rundir import write_json
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.runtime.seeding import generator
-from gentrain.sheets import png, sheet
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
+from gentrain.viz.grids import png, sheet
 
 SECTIONS = ()  # of this config: none, they are the run's
 

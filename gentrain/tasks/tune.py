@@ -18,7 +18,7 @@ from rich.console import Console
 from gentrain.config.schema import check as check_config
 from gentrain.errors import UserError
 from gentrain.tasks import train
-from gentrain.tasks.plan import absolute
+from gentrain.training.resume import absolute
 from gentrain.tuning.search import (
     Search,
     Settings,

@@ -13,7 +13,7 @@ from gentrain.errors import Busy, RunFailed, UserError
 from gentrain.runs.records import METRICS, read_metrics, read_result
 from gentrain.runs.rundir import RunDir
 from gentrain.runtime.files import of_the_machine
-from gentrain.tasks import train
+from gentrain.training import run
 from gentrain.tuning.search import Search
 from gentrain.tuning.store import Store
 
@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Judge:
-    """What the training loop asks after each evaluation; see gentrain.loop.Judge."""
+    """What the training loop asks after each evaluation; see gentrain.training.trainer.Judge."""
 
     trial: Trial
     metric: str
@@ -74,7 +74,7 @@ def _trained(search: Search, trial: Trial, run_dir: Path) -> Outcome:
     overrides = search.typed(trial.params)
     try:
         config = search.trial_config(trial.params, run_dir)
-        train.run(config, overrides, Judge(trial, search.metric, config["model"]["name"]))
+        run.run(config, overrides, Judge(trial, search.metric, config["model"]["name"]))
     except (NoSuchFigure, Busy):  # a person may have just resumed the trial by hand: it has not failed
         raise
     except (UserError, RunFailed) as error:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gentrain.alarm import WatchSettings
 from gentrain.models.gan.augment import Change
 from gentrain.models.gan.objective import AdversarialLoss
+from gentrain.training.gan_monitor import WatchSettings
 
 
 @dataclass(frozen=True)

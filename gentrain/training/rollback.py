@@ -16,7 +16,7 @@ from gentrain.runs.step_names import newest_first, step_of
 from gentrain.runs.stored import load_parts
 
 if TYPE_CHECKING:
-    from gentrain.loop import Fit, State
+    from gentrain.training.trainer import Fit, State
 
 LR_FACTOR = 0.5  # of all learning rates, each time
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.learners import Metrics
 from gentrain.runtime.cuda_graph import record
+from gentrain.training.learner import Metrics
 
 Gradients = Callable[[Tensor], Metrics]
 

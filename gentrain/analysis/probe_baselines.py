@@ -15,11 +15,19 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gentrain.analysis.linear_probe import (
+    Classifier,
+    Linear,
+    Scaling,
+    choose_l2,
+    draw_labels,
+    epochs,
+    fit_linear,
+)
 from gentrain.data.dataset import Images
 from gentrain.images import to_unit
 from gentrain.models.build import make_network
 from gentrain.models.interface import Featured
-from gentrain.probing import Classifier, Linear, Scaling, choose_l2, draw_labels, epochs, fit_linear
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.device import Place
 from gentrain.runtime.seeding import generator, seed_everything

@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from gentrain.analysis.latents import cross_fade
 from gentrain.data.build import make_source, view_of
 from gentrain.data.dataset import Images
 from gentrain.data.sources.moons import Moons, Places
 from gentrain.images import to_picture, to_unit
-from gentrain.latent import cross_fade
 from gentrain.runs.rundir import write_json
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import say
 from gentrain.runtime.files import alone_in, write_atomically
-from gentrain.sheets import png, sheet
+from gentrain.viz.grids import png, sheet
 
 QUARTERS = ((0, 90), (90, 180), (180, 270), (270, 360))
 COUNT = 32  # places, those of the first test moons: in each, all quarters

@@ -20,10 +20,7 @@ from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
 from gentrain.data.dataset import Images
 from gentrain.errors import RunFailed
-from gentrain.from_pictures import settle
-from gentrain.going_back import Trouble, lr_scale, noise_of_step, respond
 from gentrain.images import to_picture
-from gentrain.learners import Learner, Metrics, means
 from gentrain.metrics.evaluate import evaluate_split
 from gentrain.metrics.validation import TAG, ValidationDistance
 from gentrain.runs import checkpoint
@@ -35,6 +32,9 @@ from gentrain.runtime.console import Display
 from gentrain.runtime.ranks import is_main
 from gentrain.runtime.seeding import generator, image_streams, seed_step
 from gentrain.runtime.signals import StopRequest
+from gentrain.training.data_dependent import settle
+from gentrain.training.learner import Learner, Metrics, means
+from gentrain.training.rollback import Trouble, lr_scale, noise_of_step, respond
 
 RECONSTRUCTIONS = 32
 INTERPOLATIONS = 8  # from one picture to another, in as many steps

@@ -11,16 +11,16 @@ from rich.console import Console
 from gentrain.config.settings import View
 from gentrain.data.build import Packed, image_shape, view_of
 from gentrain.errors import few
-from gentrain.learners import Learner
-from gentrain.loop import State
-from gentrain.optimizers import optimizer_settings
 from gentrain.runs import checkpoint as checkpoints
 from gentrain.runs.rundir import RunDir
 from gentrain.runtime.console import say
 from gentrain.runtime.device import Place
 from gentrain.runtime.ranks import world_size
 from gentrain.sweeps.naming import quoted
-from gentrain.tasks.plan import Plan
+from gentrain.training.learner import Learner
+from gentrain.training.optimizers import optimizer_settings
+from gentrain.training.resume import Plan
+from gentrain.training.trainer import State
 
 
 def as_typed(key: str, path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gentrain.data.build import Packed
 from gentrain.errors import UserError
 from gentrain.runtime.collectives import gather
-from gentrain.tasks.plan import Plan
+from gentrain.training.resume import Plan
 
 
 def check_same_command(command: Plan) -> None:

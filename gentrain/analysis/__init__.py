@@ -1,0 +1,1 @@
+"""What trained models have learned: latents, features with few labels, completions."""

@@ -1,0 +1,1 @@
+"""From a checked command to a trained run: the loop, the learners, the optimizers."""
