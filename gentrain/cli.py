@@ -30,13 +30,11 @@ from gentrain.config.compose import (
     composed_once,
     engine,
     groups_of,
-    is_hydras,
-    key_of,
-    lenient,
     of_the_run,
     settings_of,
 )
 from gentrain.config.hydra_errors import in_a_sentence, is_hydras_mistake
+from gentrain.config.overrides import is_hydras, key_of, lenient
 from gentrain.config.showing import show
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.runtime import ranks

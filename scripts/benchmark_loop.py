@@ -30,12 +30,13 @@ from gentrain.config.settings import Train
 from gentrain.data.batches import Batches, Images
 from gentrain.data.build import Packed, open_data, view_of
 from gentrain.images import to_unit
-from gentrain.models.build import make_learner, make_network
+from gentrain.models.build import make_network
 from gentrain.runs.rundir import RunDir, versions
 from gentrain.runs.tracking import Tracker
 from gentrain.runtime.console import Display
 from gentrain.runtime.device import Place, set_up
 from gentrain.runtime.signals import StopRequest
+from gentrain.training.build import make_learner
 from gentrain.training.ema import averaged
 from gentrain.training.optimizers import optimizer_settings
 from gentrain.training.trainer import Fit, State, fit

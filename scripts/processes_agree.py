@@ -31,11 +31,11 @@ from gentrain.data.batches import Batches
 from gentrain.data.build import view_of
 from gentrain.data.dataset import Images
 from gentrain.metrics.evaluate import evaluate_split
-from gentrain.models.build import make_learner
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.device import set_up
 from gentrain.runtime.ranks import is_main
 from gentrain.runtime.seeding import image_streams, seed_step
+from gentrain.training.build import make_learner
 
 SMALL = {
     "vae": ["model.latent_dim=3", "model.width=4", "model.hidden=8", "model.mixtures=2"],

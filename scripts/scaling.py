@@ -34,12 +34,12 @@ from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
 from gentrain.data.build import image_shape, view_of
 from gentrain.data.dataset import Images
-from gentrain.models.build import make_learner
 from gentrain.runs.rundir import versions
 from gentrain.runtime import collectives
 from gentrain.runtime.device import set_up
 from gentrain.runtime.ranks import is_main, world_size
 from gentrain.runtime.seeding import seed_step
+from gentrain.training.build import make_learner
 
 MODELS = ("vae", "pixelcnn", "gan")
 MESSAGES = tuple(4 * 4**power for power in range(1, 13))  # bytes: 16 B .. 64 MiB

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 
 from gentrain.config.settings import Schedule, Train
 from gentrain.images import ImageShape, to_levels, to_unit
-from gentrain.models.gan.objective import LOSSES
-from gentrain.models.gan.rules import Rules
+from gentrain.models.gan.objective import LOSSES, Rules, WatchSettings
 from gentrain.runtime.device import Place
 from gentrain.runtime.seeding import seed_everything
 from gentrain.training.adversarial import Adversarial
-from gentrain.training.gan_monitor import WatchSettings
 from gentrain.training.optimizers import OptimizerSettings, adam
 
 SHAPE = ImageShape(2, 1, 1)

@@ -19,8 +19,8 @@ from torch import Tensor
 import gentrain as library
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, psnr_db, to_unit
+from gentrain.metrics.evaluate import means
 from gentrain.models.ae import AE
-from gentrain.training.learner import means
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "ae.yaml"
 

@@ -16,8 +16,9 @@ from conftest import Command
 from families import FAMILIES, assert_same, assert_same_run, checkpoint, curves, newest
 from torch import Tensor, nn
 
+from gentrain.models.gan.objective import WatchSettings
 from gentrain.training.adversarial import Adversarial
-from gentrain.training.gan_monitor import GameWatch, RandomFeatures, WatchSettings, mean_distance
+from gentrain.training.gan_monitor import GameWatch, RandomFeatures, mean_distance
 from gentrain.training.minimize import Minimize
 
 GAN = FAMILIES["gan"]

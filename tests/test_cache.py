@@ -15,9 +15,10 @@ from PIL import Image
 from test_sources import section
 
 from gentrain.data.build import open_data
-from gentrain.data.cache_files import SPLITS, NotWhole, read_meta
+from gentrain.data.cache_files import NotWhole, read_meta
 from gentrain.data.fingerprints import Label, label_hashes, pictures_of
 from gentrain.data.packed import Packed
+from gentrain.data.reading.entries import SPLITS
 from gentrain.errors import UserError
 
 FILES = ("images.npy", "labels.npy", "identities.npy", "meta.json")

@@ -14,8 +14,8 @@ from conftest import Command
 
 import gentrain as library
 from gentrain.config import registry
+from gentrain.config.overrides import quoted
 from gentrain.config.schema import MAY_CHANGE
-from gentrain.sweeps.naming import quoted
 
 
 @pytest.mark.parametrize(

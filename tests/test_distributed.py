@@ -19,12 +19,12 @@ from conftest import Command
 from families import FAMILIES, assert_same_run, curves, newest
 
 from gentrain.config import compose
-from gentrain.models.build import make_learner
 from gentrain.runtime import distributed, ranks, seeding, signals
 from gentrain.runtime.device import set_up
 from gentrain.runtime.distributed import mine_of
 from gentrain.runtime.ranks import my_rows
 from gentrain.runtime.signals import StopRequest
+from gentrain.training.build import make_learner
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = FAMILIES["vae"]

@@ -21,9 +21,8 @@ from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.models.gan.dcgan import DCGANGenerator
 from gentrain.models.gan.gan import GAN, smallest_size
-from gentrain.models.gan.objective import LOSSES, squared_gradients
+from gentrain.models.gan.objective import LOSSES, annealed, squared_gradients
 from gentrain.models.gan.r3 import GAIN, Block, R3Generator, ResidualBlock
-from gentrain.models.gan.rules import annealed
 from gentrain.runtime.device import Place
 from gentrain.training.adversarial import Adversarial
 from gentrain.training.optimizers import OptimizerSettings, adam, sgd

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gentrain.config import compose as composing
 from gentrain.config import registry
-from gentrain.models.build import make_learner
 from gentrain.runtime.device import Place
 from gentrain.training.adversarial import Adversarial
+from gentrain.training.build import make_learner
 
 BATCH = 8
 CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)

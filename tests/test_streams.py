@@ -18,6 +18,7 @@ from gentrain.analysis import inpainting
 from gentrain.data.build import open_data, view_of
 from gentrain.data.dataset import Images
 from gentrain.errors import UserError
+from gentrain.metrics.evaluate import evaluate_images
 from gentrain.metrics.extractors import Domain
 from gentrain.metrics.likelihood import likelihood
 from gentrain.metrics.validation import ValidationDistance
@@ -27,7 +28,6 @@ from gentrain.models.pixel.sampler import Draw
 from gentrain.runs import trained
 from gentrain.runtime import seeding
 from gentrain.runtime.streams import Streams, _bits, of_contents
-from gentrain.training.learner import evaluate_images
 
 CPU = torch.device("cpu")
 # Kernels for batches of another size add in another order: a few units in the last place of float32.

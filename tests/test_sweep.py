@@ -24,12 +24,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gentrain import cli
 from gentrain.comparison.comparison import collect
 from gentrain.config import compose
+from gentrain.config.overrides import quoted
 from gentrain.config.schema import NO_OTHER_RESULT, OF_THE_RECORD, flat, under
 from gentrain.runs import checkpoint
 from gentrain.runs.rundir import RunDir
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, _why
-from gentrain.sweeps.naming import Job, digest, identity, job_name, quoted, readable, sweep_folder
+from gentrain.sweeps.naming import Job, digest, identity, job_name, readable, sweep_folder
 from gentrain.sweeps.sweep import Sweep, _launch, _threads
 
 VAE = FAMILIES["vae"]

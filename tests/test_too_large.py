@@ -29,10 +29,11 @@ from gentrain.config.schema import (
 )
 from gentrain.config.settings import Device, Train
 from gentrain.errors import RunFailed, UserError
-from gentrain.models.build import make_learner, network_on_meta
+from gentrain.models.build import network_on_meta
 from gentrain.runs import capacity
 from gentrain.runs.capacity import check_fits, in_words, training_bytes
 from gentrain.runtime.device import set_up
+from gentrain.training.build import make_learner
 from gentrain.training.minimize import Minimize
 from gentrain.training.resume import plan
 

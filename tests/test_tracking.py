@@ -28,7 +28,8 @@ from gentrain.config import compose, registry
 from gentrain.config.ranges import AtLeast
 from gentrain.config.schema import flat
 from gentrain.runs import hparams
-from gentrain.runs.tracking import Tracker, columns, cut_back, read_metrics
+from gentrain.runs.tracking import Tracker, cut_back, read_metrics
+from gentrain.viz.grids import columns
 
 
 def tensorboard(run: Path) -> EventAccumulator:

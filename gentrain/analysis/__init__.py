@@ -1,1 +1,4 @@
-"""What trained models have learned: latents, features with few labels, completions."""
+"""What trained models have learned: latents, features with few labels, completions.
+
+Imports runs, models, data and what is below them.
+"""

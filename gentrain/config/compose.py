@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from gentrain.config.overrides import key_of, lenient
 from gentrain.config.safety import refuse_code, refuse_settings_of_hydra
 from gentrain.errors import UserError
 
@@ -131,17 +132,6 @@ def of_the_run(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     return [lenient(override, groups) for override in overrides]
 
 
-def key_of(override: str) -> str:
-    """`++a.b=c` -> `a.b`"""
-    return override.lstrip("+~").partition("=")[0]
-
-
-def is_hydras(override: str) -> bool:
-    """Whether it is for Hydra itself, and no setting of gentrain's."""
-    key = key_of(override)
-    return key == "hydra" or key.startswith(("hydra.", "hydra/"))
-
-
 def groups_of(config_dir: str | None) -> set[str]:
     return {p.name for root in (CONFIG_DIR, config_dir) if root for p in Path(root).iterdir() if p.is_dir()}
 
@@ -175,10 +165,3 @@ def choices_of(overrides: list[str], own: DictConfig) -> dict[str, list[str]]:
 
 def _parser() -> OverridesParser:
     return OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(...) asks for choices
-
-
-def lenient(override: str, groups: set[str]) -> str:
-    """`a.b=c` -> `++a.b=c`, so that Hydra composes an unknown key and our own check can say what is wrong."""
-    if override.startswith("~") or key_of(override).split("@")[0] in groups or is_hydras(override):
-        return override
-    return "++" + override.lstrip("+")

@@ -12,10 +12,9 @@ import numpy as np
 from gentrain.config.ranges import AtLeast
 from gentrain.config.schema import fits
 from gentrain.data.fingerprints import Label
-from gentrain.data.reading.entries import Bad
+from gentrain.data.reading.entries import SPLITS, Bad
 from gentrain.runtime.stored_files import Unreadable, read_json_object
 
-SPLITS = ("train", "valid", "test")
 LARGEST_META = 2**30  # bytes: every bad picture has a line in it
 # What meta.json must hold, and what is shown of its facts.
 COUNT = Annotated[int, AtLeast(0)]

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import platformdirs
 
-from gentrain.data.cache_files import SPLITS, NotWhole, read_array, read_meta
+from gentrain.data.cache_files import NotWhole, read_array, read_meta
 from gentrain.data.fingerprints import (
     BETWEEN,
     LABEL,
@@ -29,11 +28,11 @@ from gentrain.data.fingerprints import (
     fingerprint_of_pictures,
     label_hashes,
 )
-from gentrain.data.reading.entries import UNREADABLE, Bad
+from gentrain.data.reading.entries import SPLITS, UNREADABLE, Bad
 from gentrain.data.reading.rows import hash64, save_array
 from gentrain.errors import RunFailed, UserError
 from gentrain.runtime.console import console_of_rank, say
-from gentrain.runtime.files import NO_SPACE, sync_directory
+from gentrain.runtime.files import NO_SPACE, cache_dir, sync_directory
 
 LAYOUT = 3  # of the cache's files; part of every key
 LEFTOVER_SECONDS = 86_400
@@ -91,11 +90,6 @@ class DrawsFresh(Protocol):
 
     def fresh(self, count: int, seed: int) -> np.ndarray:
         """uint8 (count, C, H, W) at 256 levels, independent of those that were packed and in no split."""
-
-
-def cache_dir() -> Path:
-    """$GENTRAIN_CACHE, or the user's cache directory."""
-    return Path(os.environ.get("GENTRAIN_CACHE") or platformdirs.user_cache_dir("gentrain"))
 
 
 def open_packed(name: str, source: Source, progress: Progress) -> Packed:

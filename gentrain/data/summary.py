@@ -13,7 +13,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from gentrain.data.packed import SPLITS, Packed, Progress
+from gentrain.data.packed import Packed, Progress
+from gentrain.data.reading.entries import SPLITS
 
 CHUNK = 1024
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gentrain.data.dataset import Images
+from gentrain.images import ImageShape, bits_per_dim, psnr_db
+from gentrain.models.interface import Generative
 from gentrain.runtime import collectives, distributed
-from gentrain.runtime.seeding import image_streams
+from gentrain.runtime.seeding import Random, image_streams
 from gentrain.runtime.streams import Streams
 
 
@@ -36,3 +38,24 @@ def evaluate_split(
     batches = dict(pair for each in collectives.gather(mine) for pair in each.items())
     in_order = [batches[number] for number in sorted(batches)]
     return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}
+
+
+def evaluate_images(
+    model: Generative, shape: ImageShape, x_BCHW: Tensor, generator: Random
+) -> dict[str, Tensor]:
+    """What a model says of each image, shape (B,), with bits per dimension where it has a likelihood."""
+    values = model.evaluate(x_BCHW, generator)
+    if model.likelihood_kind is not None:
+        values["bits_per_dim"] = bits_per_dim(values["nats"], shape)
+    return values
+
+
+def means(figures: dict[str, Tensor]) -> dict[str, float]:
+    """The mean of each figure over all images, float64 (N,), and `psnr_db` of the mean squared error.
+
+    The PSNR of the mean error, not the mean of PSNRs: one perfect picture would outweigh all others there.
+    """
+    out = {name: value.mean() for name, value in figures.items()}
+    if out.get("mse"):  # 0 has no finite PSNR, and a curve no place for an infinite one
+        out["psnr_db"] = psnr_db(out["mse"])
+    return {name: value.item() for name, value in out.items()}

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from gentrain.data.dataset import Images
 from gentrain.images import bits_per_dim, psnr_db
-from gentrain.metrics.evaluate import evaluate_split
+from gentrain.metrics.evaluate import evaluate_images, evaluate_split
 from gentrain.metrics.figure import Figure, mean_of
 from gentrain.metrics.truth import distance_to_truth
 from gentrain.models.interface import ImportanceSampled, Reconstructs
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.seeding import image_streams
-from gentrain.training.learner import evaluate_images
 
 MEANINGS = {
     "bits_per_dim": ("bits/dim", "{kind} -log2 p(x) / (C*H*W)"),

@@ -1,1 +1,4 @@
-"""The families' networks: losses, figures, sampling, and what they owe to the rest (interface.py)."""
+"""The families' networks: losses, figures, sampling, and what they owe to the rest (interface.py).
+
+Imports data, runtime and config.
+"""

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from gentrain.models.gan.rules import Rules
+from gentrain.models.gan.objective import Rules
 from gentrain.models.pixel.sampler import Draw, Progress
 from gentrain.runtime.seeding import Random
 
@@ -24,13 +24,13 @@ class Generative(Protocol):
     def train_loss(self, x_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise, and detached figures to log, means over the batch.
 
-        Noise by `gentrain.runtime.seeding.drawn`, with generator None: several processes then draw what one would.
+        Noise by `runtime.seeding.drawn`, with generator None: several processes then draw what one would.
         """
 
     def evaluate(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         """Figures of each image, (B,); "nats" among them if there is a likelihood.
 
-        Noise by `gentrain.runtime.seeding.drawn` here too, a row an image: then no figure depends on the batch.
+        Noise by `runtime.seeding.drawn` here too, a row an image: then no figure depends on the batch.
         """
 
     def sample(self, n: int, generator: Random) -> Tensor:

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from gentrain.errors import UserError
 from gentrain.runs import checkpoint as checkpoints
+from gentrain.runs.checkpoint import Stateful
 from gentrain.runs.rundir import is_run
 from gentrain.runs.step_names import newest_first
 from gentrain.runtime.files import expanded
-from gentrain.training.learner import Stateful
 
 AVERAGE = "module."  # what torch's AveragedModel puts before the names of the weights
 

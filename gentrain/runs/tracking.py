@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
 import time
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from gentrain.runs import hparams
@@ -24,6 +20,7 @@ from gentrain.runs.records import read_metrics
 from gentrain.runs.step_names import file_name
 from gentrain.runtime.files import naming, write_atomically
 from gentrain.runtime.stored_files import dump_json
+from gentrain.viz.grids import columns, png_bytes
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,18})\.", re.ASCII)
 
@@ -145,15 +142,3 @@ def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
     if path.exists():
         write_atomically(path, "".join(dump_json(line) + "\n" for line in lines).encode())
     return lines
-
-
-def columns(count: int) -> int:
-    """The width of a grid that is about square."""
-    return max(1, math.ceil(math.sqrt(count)))
-
-
-def png_bytes(image_CHW: Tensor) -> bytes:
-    """A uint8 picture with 1 or 3 channels as a PNG file."""
-    buffer = BytesIO()
-    to_pil_image(image_CHW.to(torch.uint8).cpu()).save(buffer, "png")
-    return buffer.getvalue()

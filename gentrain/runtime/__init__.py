@@ -1,1 +1,4 @@
-"""What a process runs on: device, random numbers, files, signals, other processes, the console."""
+"""What a process runs on: device, random numbers, files, signals, other processes, the console.
+
+Imports config.
+"""

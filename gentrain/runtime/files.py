@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
+import platformdirs
 
 from gentrain.errors import RunFailed, UserError
 from gentrain.runtime.stored_files import check_lock
@@ -131,3 +132,8 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_dir() -> Path:
+    """$GENTRAIN_CACHE, or the user's cache directory."""
+    return Path(os.environ.get("GENTRAIN_CACHE") or platformdirs.user_cache_dir("gentrain"))

@@ -91,9 +91,3 @@ def job_directory(folder: Path, name: str, code: str) -> Path:
     """
     there = sorted(path for path in folder.glob(f"*-{code}") if path.is_dir())
     return there[0] if there else folder / name
-
-
-def quoted(text: object) -> str:
-    """As a value of Hydra's override grammar, whatever is in it."""
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), str(text))
-    return f"'{escaped}'"

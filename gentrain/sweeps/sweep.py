@@ -20,13 +20,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from gentrain.config.compose import is_hydras, key_of
+from gentrain.config.overrides import is_hydras, key_of, quoted
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.runtime.files import expanded, still_there
 from gentrain.runtime.signals import StopRequest
 from gentrain.sweeps import state as states
 from gentrain.sweeps.jobs import Launch, Run, in_a_process, in_this_process, stop_file, under_submitit
-from gentrain.sweeps.naming import Job, digest, identity, job_directory, job_name, quoted, sweep_folder
+from gentrain.sweeps.naming import Job, digest, identity, job_directory, job_name, sweep_folder
 from gentrain.sweeps.report import print_table, write_report
 
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher."

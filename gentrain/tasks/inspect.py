@@ -18,8 +18,8 @@ from gentrain.config.ranges import Between
 from gentrain.config.settings import View
 from gentrain.data.build import Packed, check_data, open_data, view_of
 from gentrain.data.dataset import Images
-from gentrain.data.packed import SPLITS
 from gentrain.data.portrait import portrait
+from gentrain.data.reading.entries import SPLITS
 from gentrain.data.summary import Summary, summarize
 from gentrain.errors import UserError, few
 from gentrain.images import to_picture

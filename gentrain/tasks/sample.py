@@ -17,13 +17,13 @@ from gentrain.images import to_picture
 from gentrain.models.interface import RunsChain, SaysHowItSamples
 from gentrain.models.pixel.sampler import Draw
 from gentrain.runs.capacity import COPIES, check_pictures
-from gentrain.runs.tracking import columns, png_bytes
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.tasks.chain import WATCHED, starts, steps_shown
 from gentrain.tasks.codes import read_codes
 from gentrain.tasks.on_run import WHERE, check_on_run, open_run
+from gentrain.viz.grids import columns, png_bytes
 
 SECTIONS = ()  # of this config: none, they are the run's
 

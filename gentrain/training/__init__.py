@@ -1,1 +1,4 @@
-"""From a checked command to a trained run: the loop, the learners, the optimizers."""
+"""From a checked command to a trained run: the trainer, the learners, the optimizers.
+
+Imports metrics, runs, models, data and what is below them.
+"""

@@ -18,15 +18,15 @@ from gentrain.config.settings import Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.models.gan.augment import diff_augment
-from gentrain.models.gan.objective import between, one_centred, squared_gradients, zero_centred
-from gentrain.models.gan.rules import Rules
+from gentrain.models.gan.objective import Rules, between, one_centred, squared_gradients, zero_centred
 from gentrain.models.interface import Game
+from gentrain.runs.checkpoint import Stateful
 from gentrain.runtime.device import Place
 from gentrain.runtime.distributed import average, batch_norms, mean_over_processes, whole_batch
 from gentrain.runtime.seeding import Random, generator
 from gentrain.training.ema import averaged, begin_at
 from gentrain.training.gan_monitor import GameWatch
-from gentrain.training.learner import Metrics, NextBatch, Stateful
+from gentrain.training.learner import Metrics, NextBatch
 from gentrain.training.optimizers import OptimizerSettings
 
 WATCHED = 64  # pictures whose diversity is watched

@@ -12,29 +12,18 @@ Legend: B batch, C channels, H height, W width, F features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gentrain.models.gan.objective import WatchSettings
 from gentrain.runtime.collectives import from_main
 from gentrain.runtime.seeding import generator
 
 FEATURES = (16, 32, 64)
 POOLED = 4  # pixels a side, at most, that features are averaged to
-
-
-@dataclass(frozen=True)
-class WatchSettings:
-    """configs/model/gan.yaml, under `model.alarm_...`."""
-
-    every_steps: int
-    after_steps: int
-    checks: int
-    diversity: float | None
-    d_right: float | None
 
 
 class RandomFeatures(nn.Module):

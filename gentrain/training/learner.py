@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from gentrain.images import ImageShape, bits_per_dim, psnr_db
-from gentrain.models.interface import Generative
+from gentrain.runs.checkpoint import Stateful
 from gentrain.runtime.seeding import Random
 
 NextBatch = Callable[[], Tensor]
 Metrics = dict[str, Tensor | float]
-
-
-class Stateful(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 class Watch(Protocol):
@@ -74,24 +67,3 @@ class Learner(Protocol):
 
         "frechet_distance" is the loop's to measure. None: there is none, and so no best checkpoint.
         """
-
-
-def evaluate_images(
-    model: Generative, shape: ImageShape, x_BCHW: Tensor, generator: Random
-) -> dict[str, Tensor]:
-    """What a model says of each image, shape (B,), with bits per dimension where it has a likelihood."""
-    values = model.evaluate(x_BCHW, generator)
-    if model.likelihood_kind is not None:
-        values["bits_per_dim"] = bits_per_dim(values["nats"], shape)
-    return values
-
-
-def means(figures: dict[str, Tensor]) -> dict[str, float]:
-    """The mean of each figure over all images, float64 (N,), and `psnr_db` of the mean squared error.
-
-    The PSNR of the mean error, not the mean of PSNRs: one perfect picture would outweigh all others there.
-    """
-    out = {name: value.mean() for name, value in figures.items()}
-    if out.get("mse"):  # 0 has no finite PSNR, and a curve no place for an infinite one
-        out["psnr_db"] = psnr_db(out["mse"])
-    return {name: value.item() for name, value in out.items()}

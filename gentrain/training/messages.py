@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gentrain.config.overrides import quoted
 from gentrain.config.settings import View
 from gentrain.data.build import Packed, image_shape, view_of
 from gentrain.errors import few
@@ -16,7 +17,6 @@ from gentrain.runs.rundir import RunDir
 from gentrain.runtime.console import say
 from gentrain.runtime.device import Place
 from gentrain.runtime.ranks import world_size
-from gentrain.sweeps.naming import quoted
 from gentrain.training.learner import Learner
 from gentrain.training.optimizers import optimizer_settings
 from gentrain.training.resume import Plan

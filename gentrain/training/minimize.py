@@ -10,12 +10,14 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from gentrain.config.settings import Train
 from gentrain.images import ImageShape
+from gentrain.metrics.evaluate import evaluate_images
 from gentrain.models.interface import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
+from gentrain.runs.checkpoint import Stateful
 from gentrain.runtime.device import Place
 from gentrain.runtime.distributed import average, batch_norms, mean_over_processes
 from gentrain.runtime.seeding import Random
 from gentrain.training.ema import averaged, begin_at
-from gentrain.training.learner import Metrics, NextBatch, Stateful, evaluate_images
+from gentrain.training.learner import Metrics, NextBatch
 from gentrain.training.optimizers import OptimizerSettings
 from gentrain.training.replay import Replayed
 

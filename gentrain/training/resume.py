@@ -10,12 +10,12 @@ from typing import Any
 
 from gentrain.config.schema import MAY_CHANGE, check, differences, may_change
 from gentrain.errors import UserError
-from gentrain.models.build import check_buildable, check_same_in_parts
 from gentrain.runs.capacity import check_fits
 from gentrain.runs.rundir import is_run, may_begin
 from gentrain.runs.stored import find_checkpoint, run_of
 from gentrain.runs.stored_config import load_config
 from gentrain.runtime.files import expanded
+from gentrain.training.build import check_buildable, check_same_in_parts
 
 CHOICES = ("model", "data", "optimizer", "device")
 

@@ -19,7 +19,6 @@ from gentrain.data.fingerprints import difference, parts_of
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.metrics.extractors import make_extractor
 from gentrain.metrics.validation import TAG, ValidationDistance, too_few
-from gentrain.models.build import make_learner
 from gentrain.runs import checkpoint as checkpoints
 from gentrain.runs.capacity import check_fits
 from gentrain.runs.checkpoint import Checkpoint
@@ -34,6 +33,7 @@ from gentrain.runtime.device import Place, resolve, set_up
 from gentrain.runtime.files import of_the_machine
 from gentrain.runtime.ranks import is_main, world_size
 from gentrain.runtime.signals import StopRequest
+from gentrain.training.build import make_learner
 from gentrain.training.data_dependent import settle, start
 from gentrain.training.failures import failures_explained, files_explained
 from gentrain.training.in_common import check_same_command, check_same_pictures

@@ -21,7 +21,7 @@ from gentrain.data.batches import Batches
 from gentrain.data.dataset import Images
 from gentrain.errors import RunFailed
 from gentrain.images import to_picture
-from gentrain.metrics.evaluate import evaluate_split
+from gentrain.metrics.evaluate import evaluate_split, means
 from gentrain.metrics.validation import TAG, ValidationDistance
 from gentrain.runs import checkpoint
 from gentrain.runs.checkpoint import Checkpoint
@@ -33,7 +33,7 @@ from gentrain.runtime.ranks import is_main
 from gentrain.runtime.seeding import generator, image_streams, seed_step
 from gentrain.runtime.signals import StopRequest
 from gentrain.training.data_dependent import settle
-from gentrain.training.learner import Learner, Metrics, means
+from gentrain.training.learner import Learner, Metrics
 from gentrain.training.rollback import Trouble, lr_scale, noise_of_step, respond
 
 RECONSTRUCTIONS = 32

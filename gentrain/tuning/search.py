@@ -17,13 +17,13 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from gentrain.config.compose import compose_again
+from gentrain.config.overrides import quoted
 from gentrain.config.ranges import AtLeast
 from gentrain.config.registry import MODELS
 from gentrain.config.schema import check, differences, flat, may_change
 from gentrain.errors import UserError
 from gentrain.runtime.files import expanded, write_atomically
 from gentrain.runtime.stored_files import read_yaml
-from gentrain.sweeps.naming import quoted
 from gentrain.tuning.space import GROUPS, Choices, Scalar, Space
 
 FILE = "tune.yaml"

@@ -1,1 +1,1 @@
-"""Grids of images and plots of curves, for people to look at."""
+"""Grids of images and plots of curves, for people to look at. Imports nothing of gentrain."""

@@ -5,16 +5,16 @@ Legend: R rows, K columns, T frames, N pictures, C channels, H height, W width. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
-
-from gentrain.runs.tracking import columns
 
 GAP, FONT = 2, 12
 SMALLEST_CELL = 48  # pixels: smaller pictures are enlarged by a whole factor
@@ -74,3 +74,15 @@ def png(image: Image.Image) -> bytes:
     file = BytesIO()
     image.save(file, "png")
     return file.getvalue()
+
+
+def columns(count: int) -> int:
+    """The width of a grid that is about square."""
+    return max(1, math.ceil(math.sqrt(count)))
+
+
+def png_bytes(image_CHW: Tensor) -> bytes:
+    """A uint8 picture with 1 or 3 channels as a PNG file."""
+    buffer = BytesIO()
+    to_pil_image(image_CHW.to(torch.uint8).cpu()).save(buffer, "png")
+    return buffer.getvalue()

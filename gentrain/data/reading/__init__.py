@@ -1,1 +1,1 @@
-"""Pictures found and decoded: folders, lists, archives, downloads, splits."""
+"""Pictures found and decoded: folders, lists, archives, downloads, splits. Imports runtime and config."""

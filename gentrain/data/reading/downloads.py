@@ -8,9 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from gentrain.data.packed import cache_dir
 from gentrain.errors import UserError
-from gentrain.runtime.files import expanded, sync_directory
+from gentrain.runtime.files import cache_dir, expanded, sync_directory
 
 # What torchvision's downloads are known to raise: no network, a broken transfer, a damaged file, a full disk.
 FAILURES: tuple[type[Exception], ...] = (

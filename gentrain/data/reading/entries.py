@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from gentrain.errors import UserError, few
 
+SPLITS = ("train", "valid", "test")
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"})
 MAX_BYTES = 256 * 2**20  # of one picture's file
 MAX_COUNT = 10_000_000  # of a list's rows or an archive's members

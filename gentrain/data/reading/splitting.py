@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gentrain.data.packed import SPLITS
+from gentrain.data.reading.entries import SPLITS
 from gentrain.errors import UserError
 
 SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)  # to be advised where splits would be empty

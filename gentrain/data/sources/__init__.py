@@ -1,1 +1,1 @@
-"""One file a data=, and what several of them share."""
+"""One file a data=, and what several of them share. Imports data, anime and what is below them."""

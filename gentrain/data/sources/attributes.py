@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gentrain.data.packed import SPLITS
+from gentrain.data.reading.entries import SPLITS
 from gentrain.errors import UserError
 
 MAX_BYTES = 256 * 2**20  # of a list

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from gentrain.config.ranges import AtLeast, Between
-from gentrain.data.packed import SPLITS, Label, Packed, Progress
+from gentrain.data.packed import Label, Packed, Progress
+from gentrain.data.reading.entries import SPLITS
 from gentrain.errors import UserError
 
 VERSION = 1

@@ -1,1 +1,1 @@
-"""The GAN: generator and discriminator, their objective, their layers."""
+"""The GAN: generator and discriminator, their objective, their layers. Imports as models does."""

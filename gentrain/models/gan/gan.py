@@ -1,8 +1,8 @@
 """Generative adversarial networks (Goodfellow et al., arXiv 1406.2661): the two players and their rules.
 
 A generator makes pictures of noise, a discriminator tells them from real ones, and each is trained against
-the other: gentrain/models/gan/objective.py has what they minimise, gentrain/training/adversarial.py the steps.
-There is no likelihood.
+the other: objective.py has what they minimise, gentrain/training/adversarial.py the steps. There is no
+likelihood.
 
 Legend: B batch, n images, C channels, H height, W width, Z latent dimensions. Images in and out are uint8
 levels, but the players' pictures are floats about in [-1, 1].
@@ -19,11 +19,9 @@ from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.models.gan.augment import MOST, Change
 from gentrain.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
-from gentrain.models.gan.objective import LOSSES, LossName
+from gentrain.models.gan.objective import LOSSES, LossName, Rules, WatchSettings
 from gentrain.models.gan.r3 import Block, R3Discriminator, R3Generator
-from gentrain.models.gan.rules import Rules
 from gentrain.runtime.seeding import Random, normal_noise
-from gentrain.training.gan_monitor import WatchSettings
 
 SMALLEST = (4, 7)  # pixels a side of the first stage
 Fraction = Annotated[float, AtLeast(0), Below(1)]

@@ -6,7 +6,8 @@ batch, a scalar, to be MINIMISED. log sigmoid(y) is written as -softplus(-y): no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from gentrain.models.gan.augment import Change
 from gentrain.runtime.seeding import drawn
 
 LossName = Literal["minimax", "non_saturating", "hinge", "wgan_gp", "r3gan"]
@@ -136,3 +138,54 @@ def between(real_BCHW: Tensor, fake_BCHW: Tensor) -> Tensor:
     """A point between each real and a fake picture, uniform on the line: arXiv 1704.00028, algorithm 1."""
     t_B111 = drawn(torch.rand, (len(real_BCHW), 1, 1, 1), None, real_BCHW.device)
     return torch.lerp(real_BCHW, fake_BCHW, t_B111)
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """configs/model/gan.yaml, under `model.alarm_...`."""
+
+    every_steps: int
+    after_steps: int
+    checks: int
+    diversity: float | None
+    d_right: float | None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """configs/model/gan.yaml says what each setting is."""
+
+    loss: AdversarialLoss
+    discriminator_steps: int
+    gamma: float
+    gamma_final: float
+    anneal_images: int
+    lr_final: float
+    beta2_final: float | None
+    discriminator_lr: float | None
+    discriminator_betas: tuple[float, float] | None
+    augment: Sequence[Change]
+    augment_probability: float
+    watch: WatchSettings
+
+    def gamma_at(self, images_seen: int) -> float:
+        return annealed(self.gamma, self.gamma_final, images_seen, self.anneal_images)
+
+    def lr_share_at(self, images_seen: int) -> float:
+        return annealed(1.0, self.lr_final, images_seen, self.anneal_images)
+
+    def beta2_at(self, first: float, images_seen: int) -> float:
+        """Adam's second beta, which starts at `first`."""
+        final = first if self.beta2_final is None else self.beta2_final
+        return annealed(first, final, images_seen, self.anneal_images)
+
+
+def annealed(first: float, final: float, images_seen: int, images: int) -> float:
+    """Half a cosine from `first` to `final` over `images`, then `final`; 0 images: `first` for ever.
+
+    As the schedules of R3GAN (arXiv 2501.05441, appendix) for its gamma, learning rate and second beta.
+    """
+    if images == 0 or first == final:
+        return first
+    progress = min(1.0, images_seen / images)
+    return final + (first - final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,1 +1,4 @@
-"""The autoregressive families: one fast, exact path for masked convolutions and recurrent nets."""
+"""The autoregressive families: one exact, fast path for masked convolutions and recurrent nets.
+
+Imports as models does.
+"""
