@@ -42,7 +42,7 @@ from gentrain.models.pixel.pixelrnn import pixelrnn
 from gentrain.models.pixel.sampler import Draw, Naive, draw_batch
 from gentrain.runs.rundir import versions
 from gentrain.training.learner import Metrics
-from gentrain.training.replay import Replayed
+from gentrain.training.replay import CapturedGradients
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters())
         self.dtype = dtype
         recorded = device.type == "cuda" and net.variant != "gated"
-        self.gradients = Replayed(self.unrecorded) if recorded else self.unrecorded
+        self.gradients = CapturedGradients(self.unrecorded) if recorded else self.unrecorded
 
     def unrecorded(self, x_BCHW: Tensor) -> Metrics:
         self.optimizer.zero_grad()

@@ -31,8 +31,8 @@ from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from gentrain.data import dataset as images_module
 from gentrain.data.batches import Batches
-from gentrain.data.build import open_data, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import open_data, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 
 BATCH = 64
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def feed(images: Images, steps: int) -> float:
+def feed(images: ImageSplit, steps: int) -> float:
     """Images per second of `steps` batches."""
     batches = Batches(images, BATCH, seed=0)
     batches.at(0)()
@@ -116,7 +116,7 @@ def packing(root: Path, cache: Path, size: int, rounds: int) -> None:
 
 def feeding(root: Path, size: int, rounds: int) -> None:
     data = open_data(section(root, size), lambda *_: None)
-    images = Images(data.split("train"), view_of(section(root, size)), CPU)
+    images = ImageSplit(data.split("train"), preprocessing_of(section(root, size)), CPU)
     ours, theirs = [], []
     for _ in range(rounds):
         theirs.append(feed_folder(root, size))
@@ -136,7 +136,7 @@ def from_the_map(cache: Path, mebibytes: int, rounds: int) -> None:
         large[start : start + 4096] = random.integers(0, 256, large[start : start + 4096].shape, np.uint8)
     large.flush()
     del large
-    view = view_of(section(cache, 64))
+    view = preprocessing_of(section(cache, 64))
     steps = min(2000, count // BATCH)
     figures: dict[str, list[float]] = {"within memory": [], "mapped and cached": [], "mapped and cold": []}
     for _ in range(rounds):
@@ -144,7 +144,7 @@ def from_the_map(cache: Path, mebibytes: int, rounds: int) -> None:
             if name == "mapped and cold":
                 forget(file)
             images_module.FITS = 0.3 if name == "within memory" else 0
-            found.append(feed(Images(np.load(file, mmap_mode="c"), view, CPU), steps))
+            found.append(feed(ImageSplit(np.load(file, mmap_mode="c"), view, CPU), steps))
     for name, found in figures.items():
         print(f"64 px colour, {mebibytes} MiB, {name}: {median(found):,.0f} images/s")
 

@@ -27,17 +27,17 @@ from torch.nn.utils import clip_grad_norm_
 
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
-from gentrain.data.batches import Batches, Images
-from gentrain.data.build import Packed, open_data, view_of
+from gentrain.data.batches import Batches, ImageSplit
+from gentrain.data.build import Packed, open_data, preprocessing_of
 from gentrain.images import to_unit
 from gentrain.models.build import make_network
 from gentrain.runs.rundir import RunDir, versions
 from gentrain.runs.tracking import Tracker
 from gentrain.runtime.console import Display
-from gentrain.runtime.device import Place, set_up
+from gentrain.runtime.device import Compute, set_up
 from gentrain.runtime.signals import StopRequest
 from gentrain.training.build import make_learner
-from gentrain.training.ema import averaged
+from gentrain.training.ema import make_ema
 from gentrain.training.optimizers import optimizer_settings
 from gentrain.training.trainer import Fit, State, fit
 
@@ -60,22 +60,22 @@ STRETCH = 25  # steps of one loop before the other has its turn
 class Bare:
     """The loop that one would write by hand, in stretches."""
 
-    def __init__(self, config: dict[str, Any], data: Packed, place: Place) -> None:
+    def __init__(self, config: dict[str, Any], data: Packed, compute: Compute) -> None:
         train = Train(**config["train"])
-        self.train, self.place, self.seconds = train, place, 0.0
-        self.network: Any = make_network(config).to(place.device).to(memory_format=place.memory_format)
+        self.train, self.compute, self.seconds = train, compute, 0.0
+        self.network: Any = make_network(config).to(compute.device).to(memory_format=compute.memory_format)
         self.optimizer = optimizer_settings(config["optimizer"], train.max_steps).build(
             self.network.parameters()
         )
-        self.average = averaged(self.network, train.batch_size, train.ema_halflife_images or 1.0)
-        self.images = torch.from_numpy(data.split("train")).to(place.device)
+        self.average = make_ema(self.network, train.batch_size, train.ema_halflife_images or 1.0)
+        self.images = torch.from_numpy(data.split("train")).to(compute.device)
 
     def run(self, steps: int) -> None:
         begun = time.perf_counter()
         for step in range(steps):
             x_BCHW = self.images[torch.randint(len(self.images), (self.train.batch_size,))]
-            with self.place.autocasting():
-                x_BCHW = x_BCHW.contiguous(memory_format=self.place.memory_format)
+            with self.compute.autocasting():
+                x_BCHW = x_BCHW.contiguous(memory_format=self.compute.memory_format)
                 loss, _ = self.network.train_loss(x_BCHW, step)
             self.optimizer.zero_grad()
             loss.backward()
@@ -89,19 +89,19 @@ class Bare:
 class BareGame(Bare):
     """The same for model=gan, loss=r3gan: one step of each player, the discriminator with R1 and R2."""
 
-    def __init__(self, config: dict[str, Any], data: Packed, place: Place) -> None:
+    def __init__(self, config: dict[str, Any], data: Packed, compute: Compute) -> None:
         if config["model"]["loss"] != "r3gan" or config["model"]["discriminator_steps"] != 1:
             raise SystemExit("the bare loop plays model.loss=r3gan with model.discriminator_steps=1 only")
-        super().__init__(config, data, place)
+        super().__init__(config, data, compute)
         build = optimizer_settings(config["optimizer"], self.train.max_steps).build
         self.players = self.network.generator, self.network.discriminator
         self.optimizers = [build(player.parameters()) for player in self.players]
-        self.average = averaged(self.players[0], self.train.batch_size, self.train.ema_halflife_images or 1.0)
+        self.average = make_ema(self.players[0], self.train.batch_size, self.train.ema_halflife_images or 1.0)
         self.gamma = config["model"]["gamma"]
 
     def batch(self) -> torch.Tensor:
         x_BCHW = self.images[torch.randint(len(self.images), (self.train.batch_size,))]
-        return to_unit(x_BCHW, 256).contiguous(memory_format=self.place.memory_format)
+        return to_unit(x_BCHW, 256).contiguous(memory_format=self.compute.memory_format)
 
     def run(self, steps: int) -> None:
         begun = time.perf_counter()
@@ -110,7 +110,7 @@ class BareGame(Bare):
         size = self.train.batch_size
         for _ in range(steps):
             real = self.batch().requires_grad_()
-            with torch.no_grad(), self.place.autocasting():
+            with torch.no_grad(), self.compute.autocasting():
                 fake = generator(self.network.latents(size)).float()
             fake.requires_grad_()
             real_B, fake_B = discriminator(real), discriminator(fake)
@@ -121,7 +121,7 @@ class BareGame(Bare):
             loss.backward()
             of_discriminator.step()
             discriminator.requires_grad_(False)
-            with self.place.autocasting():
+            with self.compute.autocasting():
                 fake_B = discriminator(generator(self.network.latents(size)))
                 real_B = discriminator(self.batch())
             loss = softplus(real_B.float() - fake_B.float()).mean()
@@ -134,19 +134,22 @@ class BareGame(Bare):
         self.seconds += time.perf_counter() - begun
 
 
-def bare_loop(config: dict[str, Any], data: Packed, place: Place) -> Bare:
-    return (BareGame if config["model"]["name"] == "gan" else Bare)(config, data, place)
+def bare_loop(config: dict[str, Any], data: Packed, compute: Compute) -> Bare:
+    return (BareGame if config["model"]["name"] == "gan" else Bare)(config, data, compute)
 
 
-def one_round(config: dict[str, Any], data: Packed, place: Place, folder: Path) -> tuple[float, float]:
+def one_round(config: dict[str, Any], data: Packed, compute: Compute, folder: Path) -> tuple[float, float]:
     """Seconds for max_steps steps of the bare loop, and of gentrain's with its last save."""
     steps = config["train"]["max_steps"]
     # One step more than is run: the evaluation and the grid at the very end are no part of the loop.
     train = Train(**{**config["train"], "max_steps": steps + 1})
     run = RunDir.create(folder, "benchmark")
-    learner = make_learner(config, place)
-    images = [Images(data.split(name), view_of(config["data"]), place.device) for name in ("train", "valid")]
-    tracker, bare = Tracker(folder, 0), bare_loop(config, data, place)
+    learner = make_learner(config, compute)
+    images = [
+        ImageSplit(data.split(name), preprocessing_of(config["data"]), compute.device)
+        for name in ("train", "valid")
+    ]
+    tracker, bare = Tracker(folder, 0), bare_loop(config, data, compute)
     display = Display(0, steps, Console(force_terminal=True, file=(folder / "terminal").open("w")))
     batches = Batches(images[0], train.batch_size, config["seed"])
     aside = 0.0
@@ -184,18 +187,18 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     config = compose(args.overrides, args.steps)
-    place = set_up(config["device"])
+    compute = set_up(config["device"])
     data = open_data(config["data"], lambda *_: None)
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        bare_loop(config, data, place).run(20)  # warm up
+        bare_loop(config, data, compute).run(20)  # warm up
         for number in range(args.rounds):
-            pair = one_round(config, data, place, Path(folder) / str(number))
+            pair = one_round(config, data, compute, Path(folder) / str(number))
             times.append(pair)
             print(f"round {number + 1}: bare {pair[0]:.2f} s, gentrain {pair[1]:.2f} s", flush=True)
     ratio = statistics.median(second / first for first, second in times)
     medians = [statistics.median(column) / args.steps * 1e3 for column in zip(*times, strict=True)]
-    print(f"{config['model']['name']} on {config['data']['name']}, {place.describe()}, {versions()}")
+    print(f"{config['model']['name']} on {config['data']['name']}, {compute.describe()}, {versions()}")
     print(f"median ms per step: bare {medians[0]:.2f}, gentrain {medians[1]:.2f}; median ratio {ratio:.4f}")
 
 

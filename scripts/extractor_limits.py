@@ -39,7 +39,7 @@ def main() -> None:
     torch.set_num_threads(1)
     extractor = make_extractor("domain", torch.device("cpu"))
     print(extractor.label)
-    count, coins = args.count, Generator().manual_seed(0)
+    count, rng = args.count, Generator().manual_seed(0)
     factors_A, factors_B = (
         anime.combinations(np.arange(1000, 1000 + count), s) for s in (0, sanity.FRESH_SEED)
     )
@@ -59,7 +59,7 @@ def main() -> None:
         if size == 64:
             for name, (damage, strengths) in AT_64.items():
                 for strength in strengths:
-                    tell(f"{name} {strength:g}", damage(b, strength, coins))
+                    tell(f"{name} {strength:g}", damage(b, strength, rng))
             continue
         tell("other faces yet", faces(more_NF[:count]))
         tell("copies of A", faces(factors_A))

@@ -55,41 +55,41 @@ def to_bytes(x: Tensor) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8)
 
 
-def blur(x: Tensor, sigma: float, coins: Generator) -> Tensor:
+def blur(x: Tensor, sigma: float, rng: Generator) -> Tensor:
     return to_bytes(gaussian_blur(x.float(), [13, 13], [sigma, sigma]))
 
 
-def noise(x: Tensor, std: float, coins: Generator) -> Tensor:
-    return to_bytes(x + std * torch.randn(x.shape, generator=coins))
+def noise(x: Tensor, std: float, rng: Generator) -> Tensor:
+    return to_bytes(x + std * torch.randn(x.shape, generator=rng))
 
 
-def repeated(x: Tensor, distinct: float, coins: Generator) -> Tensor:
+def repeated(x: Tensor, distinct: float, rng: Generator) -> Tensor:
     """A generator that knows only the first few pictures."""
     return x[torch.arange(len(x)) % int(distinct)]
 
 
-def static(x: Tensor, share: float, coins: Generator) -> Tensor:
+def static(x: Tensor, share: float, rng: Generator) -> Tensor:
     """This share of the pictures is nothing but noise."""
     out = x.clone()
     count = round(share * len(x))
-    out[:count] = torch.randint(0, 256, x[:count].shape, generator=coins).to(torch.uint8)
+    out[:count] = torch.randint(0, 256, x[:count].shape, generator=rng).to(torch.uint8)
     return out
 
 
-def halves(x: Tensor, share: float, coins: Generator) -> Tensor:
+def halves(x: Tensor, share: float, rng: Generator) -> Tensor:
     """This share of the pictures has the right half of another one."""
     out, count, middle = x.clone(), round(share * len(x)), x.shape[-1] // 2
     out[:count, ..., middle:] = x.roll(1, 0)[:count, ..., middle:]
     return out
 
 
-def color(x: Tensor, levels: float, coins: Generator) -> Tensor:
+def color(x: Tensor, levels: float, rng: Generator) -> Tensor:
     """Redder, and less blue; grey pictures brighter."""
     shift = torch.tensor([1.0, 0.0, -1.0]) if x.shape[1] == 3 else torch.ones(1)
     return to_bytes(x + levels * shift[:, None, None])
 
 
-def components(x: Tensor, count: float, coins: Generator) -> Tensor:
+def components(x: Tensor, count: float, rng: Generator) -> Tensor:
     """What the first principal components keep: the blurred pictures of a linear autoencoder."""
     flat = x.flatten(1).float()
     mean = flat.mean(0)
@@ -97,16 +97,16 @@ def components(x: Tensor, count: float, coins: Generator) -> Tensor:
     return to_bytes((mean + scores @ (scores.T @ (flat - mean))).view(x.shape))
 
 
-def checkerboard(x: Tensor, levels: float, coins: Generator) -> Tensor:
+def checkerboard(x: Tensor, levels: float, rng: Generator) -> Tensor:
     """The pattern that transposed convolutions leave."""
     i, j = torch.arange(x.shape[-2]), torch.arange(x.shape[-1])
     return to_bytes(x + levels * (1 - 2.0 * ((i[:, None] + j) % 2)))
 
 
-def warp(x: Tensor, pixels: float, coins: Generator) -> Tensor:
+def warp(x: Tensor, pixels: float, rng: Generator) -> Tensor:
     """Shapes out of shape: every point moved by a smooth random field of this root mean square."""
     field = F.interpolate(
-        torch.randn(len(x), 2, 6, 6, generator=coins), x.shape[-2:], mode="bilinear", align_corners=True
+        torch.randn(len(x), 2, 6, 6, generator=rng), x.shape[-2:], mode="bilinear", align_corners=True
     )
     plain = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
     grid = plain + field.movedim(1, -1) * (pixels * 2 / x.shape[-1])
@@ -192,8 +192,8 @@ def ratios(features: Features, pair: Pair) -> tuple[float, dict[str, list[float]
     floor = frechet(a_ND, features(b))
     found = {}
     for name, (damage, strengths) in SERIES.items():
-        coins = Generator().manual_seed(0)
-        found[name] = [frechet(a_ND, features(damage(b, s, coins))) / floor for s in strengths]
+        rng = Generator().manual_seed(0)
+        found[name] = [frechet(a_ND, features(damage(b, s, rng))) / floor for s in strengths]
     return floor, found
 
 

@@ -24,7 +24,7 @@ import gentrain
 from gentrain.analysis.latents import linear
 from gentrain.analysis.moon_midpoints import around, drawn_as_in
 from gentrain.images import to_picture
-from gentrain.viz.grids import sheet
+from gentrain.viz.grids import labelled_grid
 
 TRAINED_ON = {"four phases": "[0,90,180,270]", "twelve phases": str(list(range(0, 360, 30))).replace(" ", "")}
 COLUMNS = ("mse", "fitting_phase_off_degrees", "fitting_mse")
@@ -87,7 +87,7 @@ def picture(out: Path, phases: str) -> Image.Image:
         rows = {"truth": found["truth"], **rows, family.upper(): found["decoded"]}
         rows |= {"cross-fade": found["cross-fade"]}
     order = ("truth", "VAE", "AE", "cross-fade")
-    return sheet(to_picture(torch.stack([rows[name] for name in order]), 256), order)
+    return labelled_grid(to_picture(torch.stack([rows[name] for name in order]), 256), order)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from torch import Tensor
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
-from gentrain.data.build import view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.metrics.evaluate import evaluate_split
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.device import set_up
@@ -125,11 +125,11 @@ def pictures(count: int, seed: int, size: int) -> np.ndarray:
 def train(case: str, steps: int) -> dict[str, Any]:
     """One run, in this process's part of it: what is to be compared."""
     config = compose(case, steps)
-    settings, seed, place = Train(**config["train"]), config["seed"], set_up(config["device"])
-    view = view_of(config["data"])
-    learner = make_learner(config, place)
+    settings, seed, compute = Train(**config["train"]), config["seed"], set_up(config["device"])
+    view = preprocessing_of(config["data"])
+    learner = make_learner(config, compute)
     images, valid = (
-        Images(pictures(count, number, config["data"]["size"]), view, place.device)
+        ImageSplit(pictures(count, number, config["data"]["size"]), view, compute.device)
         for number, count in enumerate((TRAINED_ON, VALID))
     )
     batches = Batches(images, settings.batch_size, seed, settings.accumulate_steps)
@@ -141,7 +141,7 @@ def train(case: str, steps: int) -> dict[str, Any]:
     figures = evaluate_split(learner.eval_step, valid, settings.batch_size, seed)
     noise = image_streams(SAMPLES, seed, "sample")
     weights = torch.cat([value.double().reshape(-1) for value in _tensors(learner.parts)])
-    everywhere = collectives.gather(weights)
+    everywhere = collectives.all_gather(weights)
     return {
         "losses": torch.tensor(losses, dtype=torch.float64),
         "metrics": {name: float(value) for name, value in metrics.items()},
@@ -169,7 +169,7 @@ def in_float64() -> None:
 
 def as_process(folder: Path, steps: int) -> None:
     """What each child does: all cases, in float32 and then in float64."""
-    with collectives.together("cpu"):
+    with collectives.process_group("cpu"):
         for precision in ("float32", "float64"):
             if precision == "float64":
                 in_float64()

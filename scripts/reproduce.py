@@ -166,14 +166,14 @@ def read_row(run: Path) -> list[str]:
 
 def protocol(run: Path, data: str) -> str:
     """How the figures of all rows were measured, in words: all runs are evaluated alike."""
-    from gentrain.comparison.figures import WHOSE, words
+    from gentrain.comparison.figures import WHOSE, describe_protocol
 
     content = json.loads((run / "evaluation.json").read_text())
     common = {key: value for key, value in content["protocol"].items() if key not in WHOSE} | {"data": data}
     for name, figure in content["figures"].items():
         if name.startswith("frechet_distance["):
             common |= figure["protocol"]
-    return f"{'; '.join(words(common))}. In brackets: training pictures in the samples' place."
+    return f"{'; '.join(describe_protocol(common))}. In brackets: training pictures in the samples' place."
 
 
 def _cell(figure: dict[str, Any]) -> str:

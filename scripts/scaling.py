@@ -32,8 +32,8 @@ import torch.distributed as dist
 from gentrain.config import compose as composing
 from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
-from gentrain.data.build import image_shape, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import image_shape, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.runs.rundir import versions
 from gentrain.runtime import collectives
 from gentrain.runtime.device import set_up
@@ -91,11 +91,13 @@ def time_steps(model: str, halved: bool, seconds: float) -> dict[str, Any]:
     """Milliseconds of each step, in this process, for about so long; as many steps in all processes."""
     batch_size = compose(model, None)["train"]["batch_size"]
     config = compose(model, batch_size // 2 if halved else None)
-    settings, seed, place = Train(**config["train"]), config["seed"], set_up(config["device"])
-    learner, shape = make_learner(config, place), image_shape(config["data"])
+    settings, seed, compute = Train(**config["train"]), config["seed"], set_up(config["device"])
+    learner, shape = make_learner(config, compute), image_shape(config["data"])
     torch.manual_seed(0)
     pictures = torch.randint(256, (PICTURES, *shape.chw), dtype=torch.uint8).numpy()
-    batches = Batches(Images(pictures, view_of(config["data"]), place.device), settings.batch_size, seed)
+    batches = Batches(
+        ImageSplit(pictures, preprocessing_of(config["data"]), compute.device), settings.batch_size, seed
+    )
 
     def take(step: int) -> float:
         begun = time.perf_counter()
@@ -104,7 +106,7 @@ def time_steps(model: str, halved: bool, seconds: float) -> dict[str, Any]:
         return time.perf_counter() - begun
 
     warm = [take(step) for step in range(WARM_STEPS)]
-    steps = max(5, round(seconds / collectives.largest(min(warm))[0]))
+    steps = max(5, round(seconds / collectives.all_reduce_max(min(warm))[0]))
     taken = [take(WARM_STEPS + step) * 1e3 for step in range(steps)]
     parameters = sum(p.numel() for p in learner.parts["model"].parameters())  # type: ignore[attr-defined]
     return {"ms": taken, "batch_size": settings.batch_size, "parameters": parameters}
@@ -126,7 +128,7 @@ def time_all_reduces() -> dict[str, float]:
 
 
 def as_process(file: Path, halved: bool, seconds: float) -> None:
-    with collectives.together("cpu"):
+    with collectives.process_group("cpu"):
         found: dict[str, Any] = {model: time_steps(model, halved, seconds) for model in MODELS}
         if world_size() > 1:
             found["all_reduce"] = time_all_reduces()

@@ -45,14 +45,14 @@ def main() -> None:
     table_1 = [row["status"] for row in rows()]
     print("\nthe same command again")
     status_2 = subprocess.run([sys.executable, "-m", "gentrain", *SWEEP], check=False).returncode
-    well = report(table_1, (status_1, status_2))
+    healthy = report(table_1, (status_1, status_2))
     for number in TO_KILL:
         alone = [*SETTINGS, f"optimizer.lr={RATES[number]}", f"run_dir=alone-{number}"]
         subprocess.run([sys.executable, "-m", "gentrain", *alone], check=True, capture_output=True)
         same = equal(weights(Path(rows()[number]["run"])), weights(Path(f"alone-{number}")))
         print(f"job {number}, killed and gone on with, equals the job alone bit for bit: {same}")
-        well = well and same
-    sys.exit(0 if well else 1)
+        healthy = healthy and same
+    sys.exit(0 if healthy else 1)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def kill(number: int, sweep: subprocess.Popen[bytes]) -> None:
 
 def report(before: list[str], statuses: tuple[int, int]) -> bool:
     """A line a job; whether all is as it must be."""
-    well = statuses == (1, 1)
+    healthy = statuses == (1, 1)
     print(f"\nexit statuses {statuses}\njob  first command  second command  begun at steps  logged steps")
     for number, (row, was) in enumerate(zip(rows(), before, strict=True)):
         run = Path(row["run"])
@@ -91,14 +91,14 @@ def report(before: list[str], statuses: tuple[int, int]) -> bool:
         steps = f"{len(logged)}: {logged[0]} .. {logged[-1]}" if logged else "none"
         print(f"{number:3}  {was:13}  {row['status']:14}  {begun!s:14}  {steps}")
         if number == len(RATES) - 1:
-            well &= (was, row["status"]) == ("failed", "failed") and len(row["earlier_attempts"]) == 1
+            healthy &= (was, row["status"]) == ("failed", "failed") and len(row["earlier_attempts"]) == 1
             continue
-        well &= row["status"] == "finished" and logged == list(range(LOGS, STEPS + 1, LOGS))
+        healthy &= row["status"] == "finished" and logged == list(range(LOGS, STEPS + 1, LOGS))
         if number in TO_KILL:
-            well &= was == "killed" and len(begun) == 2 and begun[0] == 0 < begun[1]
+            healthy &= was == "killed" and len(begun) == 2 and begun[0] == 0 < begun[1]
         else:
-            well &= was == "finished" and begun == [0]
-    return well
+            healthy &= was == "finished" and begun == [0]
+    return healthy
 
 
 def weights(run: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from gentrain.config.settings import Schedule, Train
 from gentrain.images import ImageShape, to_levels, to_unit
-from gentrain.models.gan.objective import LOSSES, Rules, WatchSettings
-from gentrain.runtime.device import Place
+from gentrain.models.gan.objective import LOSSES, MonitorSettings, Objective
+from gentrain.runtime.device import Compute
 from gentrain.runtime.seeding import seed_everything
 from gentrain.training.adversarial import Adversarial
 from gentrain.training.optimizers import OptimizerSettings, adam
@@ -35,7 +35,7 @@ TEST_STEPS = 1000
 NEAR = 3.0  # standard deviations
 ENOUGH = 0.1  # of a mode's fair share of samples
 
-RULES = Rules(
+OBJECTIVE = Objective(
     loss=LOSSES["r3gan"],
     discriminator_steps=1,
     gamma=0.01,
@@ -47,7 +47,7 @@ RULES = Rules(
     discriminator_betas=None,
     augment=[],
     augment_probability=0.0,
-    watch=WatchSettings(every_steps=10**9, after_steps=0, checks=1, diversity=None, d_right=None),
+    monitor=MonitorSettings(every_steps=10**9, after_steps=0, checks=1, diversity=None, d_right=None),
 )
 
 
@@ -89,9 +89,9 @@ class PointGame(nn.Module):
 
     likelihood_kind = None
 
-    def __init__(self, rules: Rules, width: int = 64) -> None:
+    def __init__(self, objective: Objective, width: int = 64) -> None:
         super().__init__()
-        self.rules = rules
+        self.objective = objective
         self.generator = nn.Sequential(mlp(LATENT_DIM, 2, width), Scale(1 / ZOOM), nn.Unflatten(1, (2, 1, 1)))
         self.discriminator = nn.Sequential(nn.Flatten(), Scale(ZOOM), mlp(2, 1, width), nn.Flatten(0))
 
@@ -103,12 +103,12 @@ class PointGame(nn.Module):
         return to_levels(self.generator(self.latents(n, generator)), SHAPE.levels)
 
 
-def learner(rules: Rules, lr: float, steps: int, batch_size: int, width: int = 64) -> Adversarial:
+def learner(objective: Objective, lr: float, steps: int, batch_size: int, width: int = 64) -> Adversarial:
     train = Train(steps, batch_size, 1, None, 50 * batch_size, 50, 500, 500, 500, 3, 64)
     schedule = Schedule(lr, "constant", 0)
     optimizer = OptimizerSettings(schedule, lambda p: adam(p, lr, betas=(0.0, 0.99), eps=1e-8), steps)
-    place = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
-    return Adversarial(PointGame(rules, width), SHAPE, optimizer, train, place)
+    compute = Compute(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
+    return Adversarial(PointGame(objective, width), SHAPE, optimizer, train, compute)
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def covered(points_N: Tensor) -> tuple[int, float]:
 
 
 def play(
-    rules: Rules, seed: int, steps: int, batch_size: int = 256, lr: float = 5e-3, width: int = 64
+    objective: Objective, seed: int, steps: int, batch_size: int = 256, lr: float = 5e-3, width: int = 64
 ) -> Outcome:
     begun = time.perf_counter()
     seed_everything(seed, "weights")
-    rules = replace(rules, anneal_images=steps * batch_size)
-    players = learner(rules, lr, steps, batch_size, width)
+    objective = replace(objective, anneal_images=steps * batch_size)
+    players = learner(objective, lr, steps, batch_size, width)
     for step in range(steps):
         seed_everything(seed, "train", step)
         players.train_step(lambda: mixture(batch_size), step)
@@ -147,15 +147,15 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--gamma", type=float, default=RULES.gamma)
+    parser.add_argument("--gamma", type=float, default=OBJECTIVE.gamma)
     parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("losses", nargs="*", choices=[*LOSSES, []], default=list(LOSSES))
     args = parser.parse_args()
     for name in args.losses:
         gamma = 10.0 if name == "wgan_gp" else args.gamma
-        rules = replace(RULES, loss=LOSSES[name], gamma=gamma, gamma_final=gamma)
+        objective = replace(OBJECTIVE, loss=LOSSES[name], gamma=gamma, gamma_final=gamma)
         for seed in range(args.seeds):
-            outcome = play(rules, seed, args.steps, lr=args.lr)
+            outcome = play(objective, seed, args.steps, lr=args.lr)
             print(
                 f"{name}, seed {seed}: {outcome.covered} of 25 modes, {100 * outcome.near:.1f} % near one, "
                 f"{args.steps} steps of 256 in {outcome.seconds:.1f} s",

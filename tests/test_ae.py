@@ -144,7 +144,7 @@ def test_the_gaussian_of_the_codes_is_theirs() -> None:
     model = small(shape)
     assert "of 0 training pictures" in model.samples_in_words()
     x = images(shape, 300)
-    model.settle(x.split(64))
+    model.refit_buffers(x.split(64))
     codes = model.encode(x).double().numpy()
     root = model.code_root_DD.double().numpy()
     assert np.allclose(root @ root.T, np.cov(codes.T), rtol=1e-4)
@@ -154,7 +154,7 @@ def test_the_gaussian_of_the_codes_is_theirs() -> None:
     model.decode = lambda z_BD: drawn.append(z_BD) or z_BD  # type: ignore
     model.sample(100_000, generator())
     assert np.allclose(np.cov(drawn[0].double().numpy().T), np.cov(codes.T), rtol=0.1, atol=0.02)
-    model.settle([x[:1]])  # one picture: no spread, and no nan
+    model.refit_buffers([x[:1]])  # one picture: no spread, and no nan
     assert torch.equal(model.code_root_DD, torch.zeros(3, 3))
 
 

@@ -16,20 +16,20 @@ from conftest import Command
 from families import FAMILIES, assert_same, assert_same_run, checkpoint, curves, newest
 from torch import Tensor, nn
 
-from gentrain.models.gan.objective import WatchSettings
+from gentrain.models.gan.objective import MonitorSettings
 from gentrain.training.adversarial import Adversarial
-from gentrain.training.gan_monitor import GameWatch, RandomFeatures, mean_distance
+from gentrain.training.gan_monitor import GanMonitor, RandomFeatures, mean_distance
 from gentrain.training.minimize import Minimize
 
 GAN = FAMILIES["gan"]
-SETTINGS = WatchSettings(every_steps=10, after_steps=20, checks=2, diversity=0.5, d_right=0.9)
+SETTINGS = MonitorSettings(every_steps=10, after_steps=20, checks=2, diversity=0.5, d_right=0.9)
 
 
-def watch() -> GameWatch:
-    return GameWatch(SETTINGS, 3, torch.device("cpu"))
+def monitor() -> GanMonitor:
+    return GanMonitor(SETTINGS, 3, torch.device("cpu"))
 
 
-def run_check(watched: GameWatch, step: int, fake: Tensor, right: float = 0.5) -> str | None:
+def run_check(watched: GanMonitor, step: int, fake: Tensor, right: float = 0.5) -> str | None:
     watched.count(torch.tensor(right))
     watched.check(step, REAL, fake)
     return watched.raised
@@ -56,11 +56,11 @@ def test_the_feature_space_never_changes() -> None:
 
 
 def test_collapse_rings_at_the_check_that_the_settings_name() -> None:
-    watched = watch()
+    watched = monitor()
     assert run_check(watched, 10, REAL.flip(-1)) is None
     assert watched.diversity == pytest.approx(1, abs=0.1)
     assert run_check(watched, 20, ALIKE) is None  # before after_steps nothing counts
-    assert watched.sound_step == 20
+    assert watched.last_good_step == 20
     assert run_check(watched, 30, ALIKE) is None
     raised = run_check(watched, 40, ALIKE)
     assert raised is not None
@@ -68,18 +68,18 @@ def test_collapse_rings_at_the_check_that_the_settings_name() -> None:
         r"the generator has collapsed: .* 0\.0\d+ times .* for 2 checks of 10 steps; try a larger", raised
     )
     assert "\n" not in raised
-    assert watched.sound_step == 20
+    assert watched.last_good_step == 20
     watched.count(torch.tensor(0.5))
     assert watched.raised is None  # said once
     assert run_check(watched, 50, ALIKE) is None
     assert run_check(watched, 60, ALIKE) is not None  # and again after as many checks
     assert run_check(watched, 70, REAL) is None
-    assert watched.sound_step == 70
+    assert watched.last_good_step == 70
     assert run_check(watched, 80, ALIKE) is None
 
 
 def test_a_winning_discriminator_rings() -> None:
-    watched = watch()
+    watched = monitor()
     for _ in range(9):
         watched.count(torch.tensor(1.0))
     assert run_check(watched, 30, REAL, right=0.5) is None  # 0.95 on average
@@ -93,7 +93,7 @@ def test_a_winning_discriminator_rings() -> None:
 
 
 def test_a_watch_goes_on_from_its_state() -> None:
-    watched, other = watch(), watch()
+    watched, other = monitor(), monitor()
     run_check(watched, 30, ALIKE, right=0.7)
     watched.count(torch.tensor(0.3))
     other.load_state_dict(watched.state_dict())
@@ -102,7 +102,7 @@ def test_a_watch_goes_on_from_its_state() -> None:
 
 
 def test_pictures_that_are_all_the_same_raise_nothing() -> None:
-    watched = watch()
+    watched = monitor()
     watched.count(torch.tensor(0.5))
     watched.check(30, REAL[:1].expand(8, -1, -1, -1), ALIKE)
     assert watched.diversity == 1.0
@@ -119,7 +119,7 @@ STEPS = [
 def collapse(learner: Adversarial) -> None:
     """All pictures become the same one."""
     with torch.no_grad():
-        learner.game.generator.basis.constant.zero_()
+        learner.gan.generator.basis.constant.zero_()
 
 
 def disturb(monkeypatch: pytest.MonkeyPatch, at: list[int]) -> None:

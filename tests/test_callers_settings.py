@@ -18,7 +18,7 @@ from families import FAMILIES
 
 from gentrain.errors import UserError
 from gentrain.runs.trained import TrainedRun
-from gentrain.runtime.device import FLOAT32, place_of
+from gentrain.runtime.device import FLOAT32, compute_of
 
 PLAIN = {"name": "cpu", "precision": "auto", "channels_last": "auto", "compile": False}
 PLAIN |= {"deterministic": False, "threads": None}
@@ -136,9 +136,9 @@ def test_what_a_place_asks_for_holds_inside_and_ends_with_an_error(
     caller()
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
     before = settings()
-    place = place_of(PLAIN | section)
+    compute = compute_of(PLAIN | section)
     assert settings() == before
-    with pytest.raises(ZeroDivisionError), place.computing():
+    with pytest.raises(ZeroDivisionError), compute.computing():
         inside = settings()
         assert set(inside["float32"]) == {"ieee"}
         assert inside["threads"] == section.get("threads", before["threads"])

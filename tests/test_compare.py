@@ -27,7 +27,7 @@ from gentrain.comparison import page as page_module
 from gentrain.comparison.comparison import as_json, collect, labels
 from gentrain.comparison.curves import COLORS, Curve, svg, thinned, ticks
 from gentrain.comparison.differing import differing
-from gentrain.comparison.figures import columns, read_figures, words
+from gentrain.comparison.figures import columns, describe_protocol, read_figures
 from gentrain.comparison.find import find_runs
 from gentrain.comparison.page import page
 from gentrain.comparison.pictures import read_pictures
@@ -237,7 +237,7 @@ def test_any_json_of_a_task_gives_figures() -> None:
     }
     (figure,) = read_figures("probe/probe.json", content, {"data": "anime"})
     assert (figure.name, figure.mean) == ("arms.frozen.10.mean", 0.5)
-    assert words(figure.protocol) == ["test split", "data=anime"]
+    assert describe_protocol(figure.protocol) == ["test split", "data=anime"]
     assert read_figures("x.json", {"figures": {"a": 1}}, {}) == [], "no protocol, no figure"
     new = {
         "protocol": {},
@@ -263,7 +263,7 @@ def test_the_floor_stands_in_the_heading_and_parts_no_columns(tmp_path: Path) ->
     measured = [column for column in comparison.columns if column.source == "evaluation.json"]
     assert [column.name for column in measured] == ["bits_per_dim", name, "mse"]
     assert measured[1].floor == {"train": 0.5}
-    assert "samples=70" in words(measured[1].protocol)
+    assert "samples=70" in describe_protocol(measured[1].protocol)
     assert "real pictures: train 0.5<" in page(comparison)
     written = as_json(comparison)["runs"][1]["figures"]
     assert [figure["floor"] for figure in written if figure["name"] == name] == [{"train": 0.5000001}]

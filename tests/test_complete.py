@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import gentrain as library
-from gentrain.analysis.inpainting import SEARCH_SIGMA, latent_search, way_of
+from gentrain.analysis.inpainting import SEARCH_SIGMA, inpainting_method, latent_search
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.models.gsn import GSN
 from gentrain.models.pixel.sampler import Draw
@@ -55,7 +55,7 @@ class Linear(nn.Module):
 def test_the_search_ends_in_the_mode_of_the_posterior() -> None:
     model, shape = Linear(), ImageShape(1, 4, 2)
     trained = cast(
-        Any, SimpleNamespace(model=model, shape=shape, place=SimpleNamespace(device=torch.device("cpu")))
+        Any, SimpleNamespace(model=model, shape=shape, compute=SimpleNamespace(device=torch.device("cpu")))
     )
     truth = model.render(torch.tensor([[0.8, -0.5], [-0.3, 1.1]])).detach()
     x, known = to_levels(truth, 256), mask("upper", shape)
@@ -177,7 +177,7 @@ def test_a_run_completes(family: str, gentrain: Command, tiny: list[str]) -> Non
     assert json.loads(Path("run/complete/completion.json").read_text()) == content, "the same again"
 
     trained = library.load("run", device="cpu")
-    complete = way_of(trained, Draw(), 4 if more else None)
+    complete = inpainting_method(trained, Draw(), 4 if more else None)
     known = mask("upper", trained.shape)
     x = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     other = torch.where(known, x, 255 - x)
@@ -224,7 +224,7 @@ def test_what_cannot_be_done_gets_a_sentence(gentrain: Command, tiny: list[str])
 def test_the_search_does_not_depend_on_what_else_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     model, shape = Linear(), ImageShape(1, 4, 2)
     trained = cast(
-        Any, SimpleNamespace(model=model, shape=shape, place=SimpleNamespace(device=torch.device("cpu")))
+        Any, SimpleNamespace(model=model, shape=shape, compute=SimpleNamespace(device=torch.device("cpu")))
     )
     x = torch.randint(256, (5, 1, 4, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     said: list[tuple[int, int]] = []

@@ -25,7 +25,7 @@ from gentrain.config.schema import (
     optimizer_schema,
     schema_of,
 )
-from gentrain.config.settings import Device, Train, View
+from gentrain.config.settings import Device, Preprocessing, Train
 from gentrain.errors import UserError
 
 
@@ -65,7 +65,7 @@ def test_every_yaml_is_known_and_every_name_has_its_yaml() -> None:
 def test_the_frames_own_sections() -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "config.yaml"), resolve=False)
     assert config["train"].keys() == schema_of(Train).keys()
-    assert config["data"].keys() == schema_of(View).keys()
+    assert config["data"].keys() == schema_of(Preprocessing).keys()
     for file in (CONFIG_DIR / "device").glob("*.yaml"):
         assert load("device", file.stem).keys() == schema_of(Device).keys()
     for name, module in registry.TASKS.items():
@@ -125,7 +125,9 @@ def test_differences_leave_out_what_is_not_the_run() -> None:
 @pytest.mark.parametrize("key", MAY_CHANGE)
 def test_what_may_change_is_a_whole_key_or_a_whole_section(key: str) -> None:
     schemas: dict[str, set[str]] = {"device": set(schema_of(Device)), "train": set(schema_of(Train))}
-    schemas["data"] = set(schema_of(View)).union(*(schema for group, _, schema in NAMED if group == "data"))
+    schemas["data"] = set(schema_of(Preprocessing)).union(
+        *(schema for group, _, schema in NAMED if group == "data")
+    )
     schemas["optimizer"] = set().union(*(schema for group, _, schema in NAMED if group == "optimizer"))
     section, _, name = key.partition(".")
     assert not name or name in schemas[section], f"{key} is no setting"

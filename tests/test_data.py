@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from gentrain import anime
-from gentrain.config.settings import View
+from gentrain.config.settings import Preprocessing
 from gentrain.data.augment import augment
 from gentrain.data.batches import Batches
 from gentrain.data.build import check_data, open_data
-from gentrain.data.dataset import Images
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.fingerprints import Difference, compare
 from gentrain.data.reading import splitting
 from gentrain.data.reading.rows import Rows, arrange, in_parallel, save_array
@@ -36,7 +36,7 @@ VIEW = {
     "on_bad": "fail",
     "allow_changed": False,
 }
-AS_IS = View(**VIEW)  # type: ignore[arg-type]
+AS_IS = Preprocessing(**VIEW)  # type: ignore[arg-type]
 ANIME = {"name": "anime", "size": 32, "channels": 3, "count": 300, "seed": 0} | VIEW
 CPU = torch.device("cpu")
 
@@ -61,7 +61,7 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 25])
 def test_every_image_once_an_epoch(batch_size: int) -> None:
-    batches = Batches(Images(numbered(10), AS_IS, CPU), batch_size, seed=3)
+    batches = Batches(ImageSplit(numbered(10), AS_IS, CPU), batch_size, seed=3)
     steps = 20
     seen = torch.cat([batches.indices(step) for step in range(steps)])
     for epoch in seen.view(-1, 10):
@@ -70,7 +70,7 @@ def test_every_image_once_an_epoch(batch_size: int) -> None:
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    images = Images(numbered(50), AS_IS, CPU)
+    images = ImageSplit(numbered(50), AS_IS, CPU)
     one, other = Batches(images, 8, seed=0), Batches(images, 8, seed=0)
     late = other.indices(1000)
     for step in range(1000):
@@ -80,7 +80,7 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
 
 
 def test_each_call_within_a_step_has_a_stream_of_its_own() -> None:
-    batches = Batches(Images(numbered(50), AS_IS, CPU), 8, seed=0)
+    batches = Batches(ImageSplit(numbered(50), AS_IS, CPU), 8, seed=0)
     next_batch = batches.at(5)
     first, second = next_batch().flatten(), next_batch().flatten()
     assert torch.equal(first.long(), batches.indices(5, 0))
@@ -89,13 +89,13 @@ def test_each_call_within_a_step_has_a_stream_of_its_own() -> None:
 
 
 def test_the_last_short_chunk_counts() -> None:
-    images = Images(numbered(10), AS_IS, CPU)
+    images = ImageSplit(numbered(10), AS_IS, CPU)
     assert [len(chunk) for chunk in images.chunks(4)] == [4, 4, 2]
     assert torch.cat([images.take(chunk) for chunk in images.chunks(4)]).flatten().tolist() == list(range(10))
 
 
 def test_levels() -> None:
-    images = Images(
+    images = ImageSplit(
         np.array([0, 127, 128, 255], np.uint8).reshape(-1, 1, 1, 1), replace(AS_IS, levels=2), CPU
     )
     assert images.take(torch.arange(4)).flatten().tolist() == [0, 0, 1, 1]
@@ -105,7 +105,7 @@ def test_dynamic_binarization_draws_anew_in_training_and_the_same_in_evaluation(
     grey = np.full((200, 1, 8, 8), 51, np.uint8)  # 51 / 255 = 0.2
     grey[0] = 0
     grey[1] = 255
-    images = Images(grey, replace(AS_IS, levels=2, binarize="dynamic"), CPU)
+    images = ImageSplit(grey, replace(AS_IS, levels=2, binarize="dynamic"), CPU)
     whole = images.take(torch.arange(200))
     assert whole.max() == 1
     assert (whole[0] == 0).all()
@@ -119,9 +119,9 @@ def test_dynamic_binarization_draws_anew_in_training_and_the_same_in_evaluation(
 
 
 def test_thresholds_are_at_the_middle_and_words_name_them() -> None:
-    assert replace(AS_IS, levels=2).in_words == "2 levels (threshold at 128)"
-    assert replace(AS_IS, levels=2, binarize="dynamic").in_words == "2 levels (dynamic binarization)"
-    assert AS_IS.in_words == "256 levels"
+    assert replace(AS_IS, levels=2).description == "2 levels (threshold at 128)"
+    assert replace(AS_IS, levels=2, binarize="dynamic").description == "2 levels (dynamic binarization)"
+    assert AS_IS.description == "256 levels"
     for wrong in ({"binarize": "dynamic"}, {"shift": 16}):
         with pytest.raises(UserError, match=rf"data\.{next(iter(wrong))}"):
             check_data(ANIME | wrong)
@@ -165,10 +165,10 @@ def test_what_does_not_fit_is_fetched_ahead_in_the_same_order(
     pixels = np.random.default_rng(0).integers(0, 256, (97, 3, 9, 9), np.uint8)
     np.save(tmp_path / "images.npy", pixels)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="c")[7:]
-    within = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
+    within = Batches(ImageSplit(mapped, AS_IS, CPU), 8, seed=5)
     assert within.images.resident
     monkeypatch.setattr("gentrain.data.dataset.FITS", 0)
-    outside = Batches(Images(mapped, AS_IS, CPU), 8, seed=5)
+    outside = Batches(ImageSplit(mapped, AS_IS, CPU), 8, seed=5)
     assert not outside.images.resident
     assert outside.images._map is not None
     assert outside.images._map._mmap is not None

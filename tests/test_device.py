@@ -18,15 +18,15 @@ SECTION = {
 
 
 def test_defaults_on_a_cpu() -> None:
-    place = set_up(SECTION)
-    assert place.device.type == "cpu"
-    assert place.autocast is None
+    compute = set_up(SECTION)
+    assert compute.device.type == "cpu"
+    assert compute.autocast is None
 
 
 def test_bf16_and_determinism() -> None:
-    place = set_up(SECTION | {"precision": "bf16", "deterministic": True})
-    assert place.autocast == torch.bfloat16
-    with place.autocasting():
+    compute = set_up(SECTION | {"precision": "bf16", "deterministic": True})
+    assert compute.autocast == torch.bfloat16
+    with compute.autocasting():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     assert torch.are_deterministic_algorithms_enabled()
     set_up(SECTION)

@@ -21,8 +21,8 @@ from families import FAMILIES, assert_same_run, curves, newest
 from gentrain.config import compose
 from gentrain.runtime import distributed, ranks, seeding, signals
 from gentrain.runtime.device import set_up
-from gentrain.runtime.distributed import mine_of
-from gentrain.runtime.ranks import my_rows
+from gentrain.runtime.distributed import shard
+from gentrain.runtime.ranks import shard_rows
 from gentrain.runtime.signals import StopRequest
 from gentrain.training.build import make_learner
 
@@ -97,7 +97,7 @@ def test_each_row_of_a_batch_is_one_process_s(
     rows = []
     for rank in range(world):
         as_rank(monkeypatch, rank, world)
-        rows.append(torch.tensor(my_rows(batch, parts)))
+        rows.append(torch.tensor(shard_rows(batch, parts)))
     assert sorted(torch.cat(rows).tolist()) == list(range(batch))
     # Part by part, what the processes have together is the next stretch of the batch.
     taken = 0
@@ -148,7 +148,7 @@ def test_pieces_of_work_are_dealt_out_with_as_many_turns_for_all(monkeypatch: py
     dealt = []
     for rank in range(3):
         as_rank(monkeypatch, rank, 3)
-        dealt.append(mine_of(["a", "b", "c", "d"]))
+        dealt.append(shard(["a", "b", "c", "d"]))
     assert dealt == [[(0, "a"), (3, "d")], [(1, "b"), (4, None)], [(2, "c"), (5, None)]]
 
 

@@ -25,7 +25,7 @@ from gentrain.anime.factors import join
 from gentrain.config.compose import CONFIG_DIR
 from gentrain.data.build import fresh_pictures
 from gentrain.metrics.extractors import make_extractor
-from gentrain.metrics.sample_report import Judgement, Sets, judge
+from gentrain.metrics.sample_report import SampleReport, Sets, evaluate_samples
 from gentrain.models.ae import AE
 from gentrain.training.adversarial import Adversarial
 
@@ -43,15 +43,15 @@ def real() -> dict[str, Tensor]:
     return {"test": faces(0), "train": faces(10_000), "fresh": faces(20_000), "training": faces(10_000, 1000)}
 
 
-def judged(samples: Tensor, real: dict[str, Tensor]) -> Judgement:
+def judged(samples: Tensor, real: dict[str, Tensor]) -> SampleReport:
     floors = {"train": real["train"], "fresh": real["fresh"]}
     sets = Sets(
         samples, real["test"], floors, real["training"], {"samples": COUNT, "against": "", "training": ""}
     )
-    return judge(sets, EXTRACTOR, 256, lambda done, total: None)
+    return evaluate_samples(sets, EXTRACTOR, 256, lambda done, total: None)
 
 
-def values(judgement: Judgement) -> dict[str, float]:
+def values(judgement: SampleReport) -> dict[str, float]:
     return {
         name.partition("[")[0]: figure.mean
         for name, figure in judgement.figures.items()
@@ -106,7 +106,10 @@ def test_copies_are_found(real: dict[str, Tensor]) -> None:
 def test_pictures_that_cannot_be_drawn_anew_have_one_floor(real: dict[str, Tensor]) -> None:
     protocol = {"samples": COUNT, "against": "", "training": ""}
     sets = Sets(faces(30_000), real["test"], {"train": real["train"]}, real["training"], protocol)
-    found, with_fresh = judge(sets, EXTRACTOR, 256, lambda done, total: None), judged(faces(30_000), real)
+    found, with_fresh = (
+        evaluate_samples(sets, EXTRACTOR, 256, lambda done, total: None),
+        judged(faces(30_000), real),
+    )
     for name, figure in found.figures.items():
         beside = {"copies": {"held_out"}, "nearest_train_rmse": {"held_out"}}.get(name, {"train"})
         assert set(figure.floor) == (set() if name.startswith("nearer") else beside), name

@@ -23,13 +23,13 @@ from gentrain.models.gan.dcgan import DCGANGenerator
 from gentrain.models.gan.gan import GAN, smallest_size
 from gentrain.models.gan.objective import LOSSES, annealed, squared_gradients
 from gentrain.models.gan.r3 import GAIN, Block, R3Generator, ResidualBlock
-from gentrain.runtime.device import Place
+from gentrain.runtime.device import Compute
 from gentrain.training.adversarial import Adversarial
 from gentrain.training.optimizers import OptimizerSettings, adam, sgd
 
 CONFIG = Path(__file__).parents[1] / "configs" / "model" / "gan.yaml"
 SHAPE = ImageShape(3, 8, 8)
-CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
+CPU = Compute(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
 
 
 def settings(**changes: object) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def gan(shape: ImageShape = SHAPE, **changes: object) -> GAN:
 
 def learner(
     network: GAN,
-    place: Place = CPU,
+    compute: Compute = CPU,
     build: Any = lambda p: adam(p, 1e-3, betas=(0.0, 0.99), eps=1e-8),
     **train: object,
 ) -> Adversarial:
@@ -54,7 +54,7 @@ def learner(
         "log_every_steps": 1, "eval_every_steps": 1, "sample_every_steps": 1, "save_every_steps": 1, "keep_last": 1, "sample_count": 4,
     }  # fmt: skip
     optimizer = OptimizerSettings(Schedule(1e-3, "constant", 0), build, 100)
-    return Adversarial(network, network.shape, optimizer, Train(**(values | train)), place)  # type: ignore[arg-type]
+    return Adversarial(network, network.shape, optimizer, Train(**(values | train)), compute)  # type: ignore[arg-type]
 
 
 def batches(shape: ImageShape = SHAPE, count: int = 8) -> Any:
@@ -201,14 +201,14 @@ def test_r1_and_r2_are_on_the_inputs_of_d_and_the_fake_is_cut_off() -> None:
     real = to_unit(batches()(), 256)
     torch.manual_seed(2)
     with torch.no_grad():
-        fake = players.game.generator(players.game.latents(8))
+        fake = players.gan.generator(players.gan.latents(8))
     inputs = [x.clone().requires_grad_() for x in (real, fake)]
-    expected = [0.5 * 3.0 * squared_gradients(players.game.discriminator(x), x).mean().item() for x in inputs]
+    expected = [0.5 * 3.0 * squared_gradients(players.gan.discriminator(x), x).mean().item() for x in inputs]
     torch.manual_seed(2)
     metrics = players._discriminator_step(real, 3.0)
     assert [metrics[name].item() for name in ("r1", "r2")] == pytest.approx(expected, rel=1e-5)
     assert min(expected) > 1e-6
-    assert all(p.grad is None for p in players.game.generator.parameters())
+    assert all(p.grad is None for p in players.gan.generator.parameters())
     margin = metrics["logit_margin"].item()
     assert metrics["logit_real"].item() - metrics["logit_fake"].item() == pytest.approx(margin, abs=1e-6)
     assert metrics["d_real"].item() + metrics["d_fake"].item() == pytest.approx(1)
@@ -216,17 +216,19 @@ def test_r1_and_r2_are_on_the_inputs_of_d_and_the_fake_is_cut_off() -> None:
 
 def test_penalties_are_float32_under_bf16() -> None:
     """The same figures as without autocast, but for the generator's pictures, which bf16 has rounded."""
-    place = Place(torch.device("cpu"), torch.bfloat16, channels_last=False, compile=False, cuda_graph=False)
+    compute = Compute(
+        torch.device("cpu"), torch.bfloat16, channels_last=False, compile=False, cuda_graph=False
+    )
     figures = []
-    for where in (CPU, place):
+    for where in (CPU, compute):
         players = learner(gan(), where)
-        players.game.generator = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.Flatten(), Repeat())
+        players.gan.generator = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.Flatten(), Repeat())
         torch.manual_seed(3)
         figures.append(players._discriminator_step(to_unit(batches()(), 256), 1.0))
     for name in ("r1", "r2", "d_loss", "d_grad_norm"):
         assert figures[0][name].dtype == torch.float32
         assert figures[0][name].item() == figures[1][name].item(), name
-    half = learner(gan(loss="hinge"), place)  # without a penalty D runs in bf16 too: other figures
+    half = learner(gan(loss="hinge"), compute)  # without a penalty D runs in bf16 too: other figures
     full = learner(gan(loss="hinge"))
     torch.manual_seed(3)
     first = half._discriminator_step(to_unit(batches()(), 256), 1.0)["logit_real"]

@@ -203,7 +203,7 @@ def test_no_variance_falls_below_the_noise_within_a_cell() -> None:
     """Pictures that are all equal: the bits stop at those of a normal density for uniform noise."""
     model = small(components=2, factors=1)
     x = torch.full((64, 1, 4, 4), 7, dtype=torch.uint8)
-    model.start_from(x, generator())
+    model.init_from_data(x, generator())
     optimizer = torch.optim.Adam(model.parameters())
     for step in range(300):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 300)  # a cell is 0.008 wide

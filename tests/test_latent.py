@@ -24,7 +24,7 @@ from gentrain.images import ImageShape
 from gentrain.models.vae import VAE
 from gentrain.runtime.seeding import generator, seed_everything
 from gentrain.tasks.traverse import codes_alone, codes_of_posterior, moved
-from gentrain.viz.grids import moving, sheet
+from gentrain.viz.grids import animation, labelled_grid
 
 T = torch.linspace(0, 1, 7)
 
@@ -370,7 +370,7 @@ def test_a_moving_picture_goes_there_and_back() -> None:
     rows = torch.arange(0, 250, 10, dtype=torch.uint8).view(1, 25, 1, 1, 1).expand(1, 25, 3, 64, 64)
     from io import BytesIO
 
-    gif = Image.open(BytesIO(moving(rows, 100)))
+    gif = Image.open(BytesIO(animation(rows, 100)))
     shown = []
     for frame in range(gif.n_frames):
         gif.seek(frame)
@@ -383,7 +383,7 @@ def test_a_moving_picture_goes_there_and_back() -> None:
 
 def test_a_sheet_has_words_beside_its_rows() -> None:
     rows = torch.full((2, 3, 1, 16, 16), 100, dtype=torch.uint8)
-    plain, titled = sheet(rows), sheet(rows, ["one", "another"], ["a", "b", "c"])
+    plain, titled = labelled_grid(rows), labelled_grid(rows, ["one", "another"], ["a", "b", "c"])
     assert plain.size == (3 * 50, 2 * 50)
     assert titled.size[0] > plain.size[0] + 20
     assert titled.size[1] > plain.size[1] + 10

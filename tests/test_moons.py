@@ -55,8 +55,8 @@ def test_the_lit_area_is_the_illuminated_fraction() -> None:
 
 def test_moons_lie_whole_in_the_picture() -> None:
     images = SOURCE.draw(np.full(500, 180), SOURCE.places("test", 500))
-    border = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]])
-    assert border.max() == 0
+    threshold = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]])
+    assert threshold.max() == 0
 
 
 def test_the_test_split_has_the_phases_between(tmp_path: Path) -> None:

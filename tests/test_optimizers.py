@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gentrain.config.settings import Schedule
-from gentrain.training.ema import averaged, decay
+from gentrain.training.ema import decay, make_ema
 from gentrain.training.optimizers import lr_factor, optimizer_settings
 
 SECTIONS = {
@@ -54,7 +54,7 @@ def test_each_optimizer_finds_a_minimum(name: str) -> None:
 
 def test_the_average_is_the_recursion_and_its_memory_is_ramped() -> None:
     model = nn.Linear(1, 1, bias=False)
-    average = averaged(model, batch_size=10, halflife_images=1000)
+    average = make_ema(model, batch_size=10, halflife_images=1000)
     expected = None
     for update in range(1, 60):
         model.weight.data.fill_(float(update))

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from gentrain.config import compose as composing
 from gentrain.config import registry
-from gentrain.runtime.device import Place
+from gentrain.runtime.device import Compute
 from gentrain.training.adversarial import Adversarial
 from gentrain.training.build import make_learner
 
 BATCH = 8
-CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
+CPU = Compute(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=False)
 AUGMENT = "model.augment=[color,translation,cutout]"
 CASES: dict[str, list[str]] = FAMILIES | {
     "vae, free bits": [*FAMILIES["vae"], "model.free_bits=1.1"],

@@ -20,7 +20,7 @@ def players(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     made = learner(gan(augment=request.param, augment_probability=0.8))
     made.network.double()
     with torch.no_grad():
-        for weights in made.game.discriminator.parameters():
+        for weights in made.gan.discriminator.parameters():
             weights += 0.1 * torch.randn_like(weights)
     return made
 
@@ -35,7 +35,7 @@ def logits(players: Adversarial, real: Tensor, fake: Tensor) -> Tensor:
     """What D says of augmented pictures, (2, B), with the same augmentation each time."""
     torch.manual_seed(3)
     with torch.no_grad():
-        return torch.stack([players.game.discriminator(players._augmented(x)) for x in (real, fake)])
+        return torch.stack([players.gan.discriminator(players._augmented(x)) for x in (real, fake)])
 
 
 def objective(players: Adversarial) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
@@ -60,7 +60,7 @@ def test_they_are_at_the_pictures_before_the_augmentation(players: Adversarial) 
 
 def test_the_weights_gradient_goes_through_the_augmentation(players: Adversarial) -> None:
     """The whole objective, along random directions of the weights."""
-    weights = list(players.game.discriminator.parameters())
+    weights = list(players.gan.discriminator.parameters())
     gradients = torch.autograd.grad(objective(players)[0], weights)
     for _ in range(3):
         directions = [torch.randn_like(value) for value in weights]

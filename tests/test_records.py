@@ -247,7 +247,7 @@ def test_records_of_a_sweep(kind: str, tmp_path: Path) -> None:
     job = Job("job", (), {"seed": "0"}, tmp_path / "run", True)
     damage(tmp_path / ".jobs/job.json", kind)
     damage(tmp_path / "sweep.json", kind)
-    assert states.read_state(tmp_path, job) == states.State(states.NOT_STARTED)
+    assert states.read_state(tmp_path, job) == states.JobState(states.NOT_STARTED)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("seed: 0")
     for name in ("result.json", ".lock"):

@@ -15,7 +15,7 @@ from pixel_nets import images, small
 from gentrain.config.settings import Train
 from gentrain.images import ImageShape
 from gentrain.models.vae import VAE
-from gentrain.runtime.device import Place
+from gentrain.runtime.device import Compute
 from gentrain.runtime.seeding import seed_everything
 from gentrain.training import replay
 from gentrain.training.learner import Metrics
@@ -24,18 +24,18 @@ from gentrain.training.optimizers import optimizer_settings
 from gentrain.training.replay import WARM_STEPS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-CPU = Place(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=True)
+CPU = Compute(torch.device("cpu"), None, channels_last=False, compile=False, cuda_graph=True)
 SHAPE = ImageShape(1, 5, 6, 8)
 
 
 def learner(
-    place: Place, variant: str = "row_lstm", accumulate_steps: int = 1, **changes: object
+    compute: Compute, variant: str = "row_lstm", accumulate_steps: int = 1, **changes: object
 ) -> Minimize:
     train = yaml.safe_load((CONFIGS / "config.yaml").read_text())["train"]
     optimizer = yaml.safe_load((CONFIGS / "optimizer/adamw.yaml").read_text())
     network = small(SHAPE, 0.1, variant=variant, dropout=0.5, **changes)
     settings = Train(**{**train, "accumulate_steps": accumulate_steps})
-    return Minimize(network, SHAPE, optimizer_settings({**optimizer, "lr": 1e-2}, 10), settings, place)
+    return Minimize(network, SHAPE, optimizer_settings({**optimizer, "lr": 1e-2}, 10), settings, compute)
 
 
 def trained(this: Minimize, steps: int) -> list[Metrics]:
@@ -148,9 +148,9 @@ def on_cuda(this: Minimize, steps: int) -> list[Metrics]:
 def test_on_cuda_a_recorded_run_is_the_same_run(
     variant: str, output: str, precision: torch.dtype | None
 ) -> None:
-    place = replace(CPU, device=torch.device("cuda"), autocast=precision)
-    recorded = learner(place, variant, 2, output=output)
-    plain = learner(replace(place, cuda_graph=False), variant, 2, output=output)
+    compute = replace(CPU, device=torch.device("cuda"), autocast=precision)
+    recorded = learner(compute, variant, 2, output=output)
+    plain = learner(replace(compute, cuda_graph=False), variant, 2, output=output)
     assert on_cuda(recorded, 10) == on_cuda(plain, 10)
     assert recorded.replayed is not None and recorded.replayed._replay is not None, "it was recorded"
     assert_same(recorded.network.state_dict(), plain.network.state_dict())
@@ -160,8 +160,8 @@ def test_on_cuda_a_recorded_run_is_the_same_run(
 def test_on_cuda_a_step_that_waits_for_the_device_goes_unrecorded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = replace(CPU, device=torch.device("cuda"))
-    waiting = learner(place)
+    compute = replace(CPU, device=torch.device("cuda"))
+    waiting = learner(compute)
     loss = waiting.network.train_loss
 
     def waits(x_BCHW: torch.Tensor, step: int) -> object:
@@ -170,5 +170,5 @@ def test_on_cuda_a_step_that_waits_for_the_device_goes_unrecorded(
         return value, metrics
 
     monkeypatch.setattr(waiting.network, "train_loss", waits)
-    assert on_cuda(waiting, 8) == on_cuda(learner(replace(place, cuda_graph=False)), 8)
+    assert on_cuda(waiting, 8) == on_cuda(learner(replace(compute, cuda_graph=False)), 8)
     assert "cannot be recorded" in capsys.readouterr().err

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import gentrain as library
 from gentrain.analysis import inpainting
-from gentrain.data.build import open_data, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import open_data, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.errors import UserError
 from gentrain.metrics.evaluate import evaluate_images
 from gentrain.metrics.extractors import Domain
@@ -114,7 +114,7 @@ def test_no_family_knows_the_batch(
     assert outcome.status == 0, outcome.err
     run = library.load("run")
     packed = open_data(run.config["data"], lambda *_: None)
-    images = Images(packed.split("train"), view_of(run.config["data"]), CPU)
+    images = ImageSplit(packed.split("train"), preprocessing_of(run.config["data"]), CPU)
     monkeypatch.setattr(vae, "IMPORTANCE_CHUNK", 10_000)  # the draws of a bound in parts, by the batch's size
 
     def figures(batch_size: int) -> dict[str, float]:
@@ -168,9 +168,9 @@ def asked_of(run: trained.TrainedRun, x: Tensor) -> dict[str, Tensor]:
         "draw_codes": lambda: run.draw_codes(n),
         "complete": lambda: run.complete(x, known),
         "way": lambda: (
-            inpainting.way_of(run, Draw(), None if run.config["model"]["name"].startswith("pixel") else 2)(
-                x, known, 0, lambda *_: None
-            ).levels_BCHW
+            inpainting.inpainting_method(
+                run, Draw(), None if run.config["model"]["name"].startswith("pixel") else 2
+            )(x, known, 0, lambda *_: None).levels_BCHW
         ),
     }
     found = {}
@@ -209,7 +209,7 @@ def test_the_distance_in_training_does_not_know_the_batch(gentrain: Command, tin
     valid = torch.randint(
         0, 256, (70, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )
-    images = Images(valid.numpy(), view_of(run.config["data"]), CPU)
+    images = ImageSplit(valid.numpy(), preprocessing_of(run.config["data"]), CPU)
     distance = ValidationDistance(Domain(CPU), images, 70)
     with torch.no_grad():
         found = [distance.of(run.generative.sample, size, 0, lambda: False) for size in (70, 32, 9)]

@@ -44,8 +44,8 @@ def test_the_toy_knows_its_own_modes() -> None:
 
 def test_r3gan_covers_all_25_gaussians() -> None:
     """From a generator that knows at most a few, in a small budget: docs/gan.md has what a longer run reaches."""
-    assert toy.play(toy.RULES, seed=0, steps=1).covered <= 4
-    outcome = toy.play(toy.RULES, seed=0, steps=toy.TEST_STEPS)
+    assert toy.play(toy.OBJECTIVE, seed=0, steps=1).covered <= 4
+    outcome = toy.play(toy.OBJECTIVE, seed=0, steps=toy.TEST_STEPS)
     assert outcome.covered == 25
     assert outcome.near > 0.4  # points spread evenly would have 0.28
 
@@ -58,14 +58,14 @@ def test_a_trained_discriminator_is_the_ratio_of_densities(loss: str) -> None:
     """
     data, fake = Normal(0.1, 0.25), Normal(-0.1, 0.18)
     seed_everything(0, "weights")
-    rules = replace(toy.RULES, loss=LOSSES[loss])
-    players = toy.learner(rules, lr=2e-3, steps=600, batch_size=512, width=64)
+    objective = replace(toy.OBJECTIVE, loss=LOSSES[loss])
+    players = toy.learner(objective, lr=2e-3, steps=600, batch_size=512, width=64)
 
     class Fixed(nn.Module):
         def forward(self, z_BZ: Tensor) -> Tensor:
             return (fake.mean + fake.stddev * z_BZ)[:, :, None, None]
 
-    players.game.generator = Fixed()
+    players.gan.generator = Fixed()
     for step in range(600):
         seed_everything(0, "train", step)
         for group in players.optimizers["discriminator"].param_groups:
@@ -75,7 +75,7 @@ def test_a_trained_discriminator_is_the_ratio_of_densities(loss: str) -> None:
     p_data, p_fake = (d.log_prob(x).flatten(1).sum(1).exp() for d in (data, fake))
     seen = p_data + p_fake > 0.02 * (p_data + p_fake).max()  # where there is something to learn from
     with torch.no_grad():
-        learned = players.game.discriminator(x).sigmoid()
+        learned = players.gan.discriminator(x).sigmoid()
     error = (learned - p_data / (p_data + p_fake)).abs()[seen]
     assert seen.sum() > 60
     assert error.mean() < 0.03
@@ -88,10 +88,10 @@ def test_minimax_tells_a_poor_generator_nothing() -> None:
     for loss in ("minimax", "non_saturating"):
         seed_everything(0, "weights")
         players = toy.learner(
-            replace(toy.RULES, loss=LOSSES[loss]), lr=1e-3, steps=300, batch_size=128, width=64
+            replace(toy.OBJECTIVE, loss=LOSSES[loss]), lr=1e-3, steps=300, batch_size=128, width=64
         )
         with torch.no_grad():
-            players.game.generator[0][-1].bias.fill_(3.0 * toy.ZOOM)  # far outside of the data
+            players.gan.generator[0][-1].bias.fill_(3.0 * toy.ZOOM)  # far outside of the data
         for step in range(200):
             seed_everything(0, "train", step)
             figures = players._discriminator_step(toy.to_unit(toy.mixture(128), 256), 0.0)

@@ -33,12 +33,12 @@ class Completed:
     how: str
 
 
-class Way(Protocol):
+class InpaintingMethod(Protocol):
     def __call__(self, x_BCHW: Tensor, known_11HW: Tensor, seed: int, progress: Progress) -> Completed:
         """uint8 levels of which only those where bool (1, 1, H, W) is True are looked at."""
 
 
-def way_of(trained: TrainedRun, draw: Draw, steps: int | None) -> Way:
+def inpainting_method(trained: TrainedRun, draw: Draw, steps: int | None) -> InpaintingMethod:
     """How a family completes; UserError if it cannot, or if it does not take what is asked of it."""
     model = trained.model
     if isinstance(model, Completes):
@@ -78,12 +78,12 @@ def clamped_chain(
 ) -> Completed:
     """The rest starts as noise; after every step of the chain the known pixels are put back (arXiv 1306.1091,
     section 3.3)."""
-    model, device = cast(RunsChain, trained.model), trained.place.device
+    model, device = cast(RunsChain, trained.model), trained.compute.device
     noise = image_streams(len(x_BCHW), seed, "complete")
     x_BCHW, known_11HW = x_BCHW.to(device), known_11HW.to(device)
     start_BCHW = torch.where(known_11HW, x_BCHW, model.noise(len(x_BCHW), noise).to(device))
     shown_BCHW = start_BCHW
-    with trained.place.autocasting():
+    with trained.compute.autocasting():
         for number, shown_BCHW in enumerate(model.chain(start_BCHW, steps, noise, known_11HW)):  # noqa: B007
             progress(number + 1, steps)
     how = f"{steps} steps of the chain from noise, the known pixels put back after each"
@@ -99,7 +99,7 @@ def latent_search(
     log of N(known part; picture(z), sigma^2) N(z; 0, I) up to a constant: a mode of the posterior, no draw.
     Other seeds end in other modes.
     """
-    model, device = cast(Renders, trained.model), trained.place.device
+    model, device = cast(Renders, trained.model), trained.compute.device
     noise = image_streams(len(x_BCHW), seed, "complete")
     starts_BZ = normal_noise((len(x_BCHW), model.latent_dim), noise, torch.empty(0))
     given, known_11HW = x_BCHW.split(SEARCHED_AT_ONCE), known_11HW.to(device)

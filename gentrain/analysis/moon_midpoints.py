@@ -18,15 +18,15 @@ from rich.table import Table
 from torch import Tensor
 
 from gentrain.analysis.latents import cross_fade
-from gentrain.data.build import make_source, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import make_source, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.sources.moons import Moons, Places
 from gentrain.images import to_picture, to_unit
 from gentrain.runs.rundir import write_json
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.console import say
 from gentrain.runtime.files import alone_in, write_atomically
-from gentrain.viz.grids import png, sheet
+from gentrain.viz.grids import labelled_grid, png
 
 QUARTERS = ((0, 90), (90, 180), (180, 270), (270, 360))
 COUNT = 32  # places, those of the first test moons: in each, all quarters
@@ -69,10 +69,10 @@ def drawn_as_in(trained: TrainedRun) -> tuple[Moons, Draw]:
     """The run's source, and what draws levels (N, C, H, W) from phases and places."""
     source = make_source(trained.config["data"])
     assert isinstance(source, Moons)
-    view = view_of(trained.config["data"])
+    view = preprocessing_of(trained.config["data"])
 
     def moons(phases_N: np.ndarray, places: Places) -> Tensor:
-        drawn = Images(source.draw(phases_N, places), view, torch.device("cpu"))
+        drawn = ImageSplit(source.draw(phases_N, places), view, torch.device("cpu"))
         return drawn.take(torch.arange(len(drawn)))
 
     return source, moons
@@ -160,7 +160,7 @@ def table(figures: dict[str, Any]) -> Table:
 def show(trained: TrainedRun, path: CodePath, moons: Draw, place: Places) -> Any:
     """Around from half moon to half moon: the truth, the decoded path and the cross-fade."""
     rows = around(trained, path, moons, place)
-    return sheet(to_picture(torch.stack(list(rows.values())), trained.shape.levels), list(rows))
+    return labelled_grid(to_picture(torch.stack(list(rows.values())), trained.shape.levels), list(rows))
 
 
 def around(trained: TrainedRun, path: CodePath, moons: Draw, place: Places) -> dict[str, Tensor]:

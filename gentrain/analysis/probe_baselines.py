@@ -24,12 +24,12 @@ from gentrain.analysis.linear_probe import (
     epochs,
     fit_linear,
 )
-from gentrain.data.dataset import Images
+from gentrain.data.dataset import ImageSplit
 from gentrain.images import to_unit
 from gentrain.models.build import make_network
 from gentrain.models.interface import Featured
 from gentrain.runs.trained import TrainedRun
-from gentrain.runtime.device import Place
+from gentrain.runtime.device import Compute
 from gentrain.runtime.seeding import generator, seed_everything
 
 FROZEN, TUNED, RANDOM, PIXELS = (
@@ -56,12 +56,12 @@ class Tuning:
 class Problem:
     """Pictures and one label of each; what the accuracy is measured on is looked at for nothing else."""
 
-    train: Images
+    train: ImageSplit
     train_labels_N: np.ndarray
-    held_out: Images
+    held_out: ImageSplit
     held_out_labels_N: Tensor
     classes: int
-    place: Place
+    compute: Compute
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ class Cached:
         self._held_out_NF: Tensor | None = None
 
     @torch.no_grad()
-    def _of(self, images: Images, indices: Tensor) -> Tensor:
+    def _of(self, images: ImageSplit, indices: Tensor) -> Tensor:
         """Float32 (N, F) on the CPU."""
         parts = []
-        with self.problem.place.autocasting():
+        with self.problem.compute.autocasting():
             for part in indices.split(FEATURES_AT_ONCE):
                 parts.append(self.features(images.take(part)).float().cpu())
         return torch.cat(parts)
@@ -149,7 +149,7 @@ def fresh_network(trained: TrainedRun, seed: int, draw: int) -> nn.Module:
     with torch.random.fork_rng():
         seed_everything(seed, "probe weights", draw)
         network = make_network(trained.config)
-    return network.to(trained.place.device).to(memory_format=trained.place.memory_format).eval()
+    return network.to(trained.compute.device).to(memory_format=trained.compute.memory_format).eval()
 
 
 def tune(
@@ -164,17 +164,17 @@ def tune(
 
     Adam with a cosine to 0, no dropout, the same steps whatever the number of labels.
     """
-    problem, place = cached.problem, cached.problem.place
+    problem, compute = cached.problem, cached.problem.compute
     copy = deepcopy(network).requires_grad_(True)
-    classifier = Classifier(cast(Featured, copy).features, cached.scaling, linear).to(place.device)
+    classifier = Classifier(cast(Featured, copy).features, cached.scaling, linear).to(compute.device)
     optimizer = torch.optim.Adam([*copy.parameters(), *classifier.head.parameters()], lr=tuning.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, tuning.steps)
-    indices_N, y_N = chosen_KM.flatten(), labels_of(chosen_KM).to(place.device)
+    indices_N, y_N = chosen_KM.flatten(), labels_of(chosen_KM).to(compute.device)
     for batch in epochs(len(indices_N), tuning.batch_size, tuning.steps, noise):
         optimizer.zero_grad()
-        with place.autocasting():
+        with compute.autocasting():
             logits_BK = classifier(problem.train.take(indices_N[batch]))
-        cross_entropy(logits_BK.float(), y_N[batch.to(place.device)]).backward()
+        cross_entropy(logits_BK.float(), y_N[batch.to(compute.device)]).backward()
         optimizer.step()
         schedule.step()
     return Score(accuracy_of(classifier, problem), linear.l2)
@@ -184,7 +184,7 @@ def tune(
 def accuracy_of(classifier: Classifier, problem: Problem) -> float:
     hits = 0
     for indices in problem.held_out.chunks(FEATURES_AT_ONCE):
-        with problem.place.autocasting():
+        with problem.compute.autocasting():
             guesses = classifier(problem.held_out.take(indices)).argmax(1).cpu()
         hits += int((guesses == problem.held_out_labels_N[indices]).sum())
     return hits / len(problem.held_out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gentrain.comparison.figures import Figure, is_number, read_figures
+from gentrain.comparison.figures import ReportedFigure, is_number, read_figures
 from gentrain.config.registry import MODELS
 from gentrain.config.schema import flat
 from gentrain.runs.records import is_count, read_lines
@@ -30,7 +30,7 @@ class Run:
     status: str = "unknown"
     step: int | None = None
     problems: list[str] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[ReportedFigure] = field(default_factory=list)
     curves: dict[str, Points] = field(default_factory=dict)  # tag -> (step, value)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     sweep: str = ""  # the command of the sweep whose folder it lies in
@@ -130,7 +130,7 @@ def _curves(lines: list[dict[str, Any]]) -> dict[str, Points]:
     return curves
 
 
-def _task_figures(run: Run) -> list[Figure]:
+def _task_figures(run: Run) -> list[ReportedFigure]:
     """Of evaluation.json and of every <task>/*.json, whichever tasks there are."""
     files = [run.path / "evaluation.json", *sorted(run.path.glob("*/*.json"))]
     figures = []
@@ -141,7 +141,7 @@ def _task_figures(run: Run) -> list[Figure]:
     return figures
 
 
-def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
+def _validation(run: Run, meta: Mapping[str, Any]) -> list[ReportedFigure]:
     """The last valid/... figures of training."""
     said = meta.get("data")
     data = said if isinstance(said, Mapping) else {}
@@ -168,15 +168,17 @@ def _validation(run: Run, meta: Mapping[str, Any]) -> list[Figure]:
             step, value = points[-1]
             whose = {"step": int(step), "weights": weights}
             own = protocol | ({"measured": str(measured[tag])} if tag in measured else {})
-            figures.append(Figure(tag, value, None, unit.get(tag, ""), meaning, "metrics.jsonl", own, whose))
+            figures.append(
+                ReportedFigure(tag, value, None, unit.get(tag, ""), meaning, "metrics.jsonl", own, whose)
+            )
     return figures
 
 
-def _cost(run: Run, meta: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[Figure]:
+def _cost(run: Run, meta: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[ReportedFigure]:
     """Parameters, and what training took where it ran."""
     figures = []
     if is_number(meta.get("parameters")):
-        figures.append(Figure("parameters", meta["parameters"], None, "", "of all networks", "cost"))
+        figures.append(ReportedFigure("parameters", meta["parameters"], None, "", "of all networks", "cost"))
     devices = {str(session.get("device", "?")): None for session in run.sessions}
     where = {"device": ", then ".join(devices)} if devices else {}
     batch_size = run.config.get("train.batch_size")
@@ -185,8 +187,8 @@ def _cost(run: Run, meta: Mapping[str, Any], lines: list[dict[str, Any]]) -> lis
     )
     if cost is not None:
         meaning = "time in training steps alone, from the logged rates"
-        figures.append(Figure("training_seconds", cost.seconds, None, "s", meaning, "cost", where))
+        figures.append(ReportedFigure("training_seconds", cost.seconds, None, "s", meaning, "cost", where))
         meaning = "median of the logged rates"
         rate = cost.images_per_second
-        figures.append(Figure("images_per_second", rate, None, "images/s", meaning, "cost", where))
+        figures.append(ReportedFigure("images_per_second", rate, None, "images/s", meaning, "cost", where))
     return figures

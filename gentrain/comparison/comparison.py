@@ -12,7 +12,7 @@ from typing import Any
 
 from gentrain.comparison.collect import Run, read_run
 from gentrain.comparison.differing import NOT_SET, differing
-from gentrain.comparison.figures import Figure, columns
+from gentrain.comparison.figures import ReportedFigure, columns
 from gentrain.comparison.find import find_runs
 from gentrain.comparison.pictures import Picture, read_pictures
 from gentrain.comparison.text import clean
@@ -38,13 +38,13 @@ class Comparison:
         return list(dict.fromkeys(run.group for run in self.runs))
 
     @property
-    def columns(self) -> list[Figure]:
+    def columns(self) -> list[ReportedFigure]:
         """One figure for each column; the telling ones first, then by protocol, first what most runs have."""
         figures = [figure for run in self.runs for figure in run.figures]
         shared = Counter(figure.column[-1] for figure in figures)
         names = Counter(figure.name for figure in figures)
 
-        def place(figure: Figure) -> tuple[Any, ...]:
+        def place(figure: ReportedFigure) -> tuple[Any, ...]:
             protocol = figure.column[-1]
             name = figure.name.partition("[")[0]
             telling = TELLING.index(name) if name in TELLING else len(TELLING)
@@ -54,7 +54,7 @@ class Comparison:
         return sorted(columns(figures), key=place)
 
 
-def rank(figure: Figure) -> int:
+def rank(figure: ReportedFigure) -> int:
     """What was measured on purpose, then what training logged, what it cost, and what other tasks found."""
     return FIRST.index(figure.source) if figure.source in FIRST else len(FIRST)
 
@@ -110,7 +110,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return _plain(content)
 
 
-def _as_json(figure: Figure) -> dict[str, Any]:
+def _as_json(figure: ReportedFigure) -> dict[str, Any]:
     return {
         "name": figure.name, "mean": figure.mean, "standard_error": figure.standard_error,
         "unit": figure.unit, "meaning": figure.meaning, "source": figure.source,

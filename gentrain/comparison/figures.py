@@ -14,7 +14,7 @@ MOST = 60  # figures of one file
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportedFigure:
     """One number. `whose`: which step, weights and samples were measured; `source`: the file it is from."""
 
     name: str
@@ -36,7 +36,7 @@ class Figure:
         return self.source, self.name, self.unit, self.meaning, protocol
 
 
-def read_figures(source: str, content: Mapping[str, Any], about: Mapping[str, Any]) -> list[Figure]:
+def read_figures(source: str, content: Mapping[str, Any], about: Mapping[str, Any]) -> list[ReportedFigure]:
     """The figures of a task's JSON file: {"protocol": {...}, "figures": {name: {"mean": ..., "unit": ...}}}.
 
     What a figure says of itself beyond that is part of its protocol. A file without "figures" gives every
@@ -59,9 +59,9 @@ def read_figures(source: str, content: Mapping[str, Any], about: Mapping[str, An
 
 def _figure(
     name: str, entry: Any, source: str, common: Mapping[str, Any], whose: Mapping[str, Any]
-) -> Figure | None:
+) -> ReportedFigure | None:
     if is_number(entry):
-        return Figure(name, float(entry), None, "", "", source, common, whose)
+        return ReportedFigure(name, float(entry), None, "", "", source, common, whose)
     if not isinstance(entry, Mapping):
         return None
     key = "mean" if "mean" in entry else "value"
@@ -73,7 +73,7 @@ def _figure(
     own = {name: value for name, value in entry.items() if name not in said}
     if isinstance(entry.get("protocol"), Mapping):
         own |= entry["protocol"]
-    return Figure(
+    return ReportedFigure(
         name,
         mean,
         float(error) if error is not None and is_number(error) and math.isfinite(error) else None,
@@ -103,12 +103,12 @@ def numbers(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return out
 
 
-def columns(figures: Iterable[Figure]) -> list[Figure]:
+def columns(figures: Iterable[ReportedFigure]) -> list[ReportedFigure]:
     """One figure for each column that there is, in the order in which they come."""
     return list({figure.column: figure for figure in reversed(list(figures))}.values())[::-1]
 
 
-def words(protocol: Mapping[str, Any]) -> list[str]:
+def describe_protocol(protocol: Mapping[str, Any]) -> list[str]:
     """A protocol as a person would say it."""
     rest = dict(protocol)
     said = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from gentrain.comparison.collect import Run
 from gentrain.comparison.comparison import Comparison
 from gentrain.comparison.curves import Curve, ink, svg
-from gentrain.comparison.figures import words
+from gentrain.comparison.figures import describe_protocol
 from gentrain.comparison.tables import figure_tables, plain_table
 from gentrain.comparison.text import html
 from gentrain.runs.training_cost import RATE
@@ -112,7 +112,7 @@ def _alike(run: Run, tag: str) -> str:
     if not tag.startswith("valid/"):
         return f"model={run.family}, data={run.data}; by step"
     figure = next(figure for figure in run.figures if figure.name == tag)
-    return "; ".join([*filter(None, [figure.meaning]), *words(figure.protocol), "by step"])
+    return "; ".join([*filter(None, [figure.meaning]), *describe_protocol(figure.protocol), "by step"])
 
 
 def _rank(tag: str) -> int:
@@ -169,7 +169,15 @@ def _details(run: Run) -> str:
         f"<dd>{html(figure.name)} {figure.mean:.8g}"
         + (f" ± {figure.standard_error:.2g}" if figure.standard_error is not None else "")
         + f' {html(figure.unit)} <span class="small soft">{html(figure.source)}: '
-        + html("; ".join([*filter(None, [figure.meaning]), *words(figure.protocol), *words(figure.whose)]))
+        + html(
+            "; ".join(
+                [
+                    *filter(None, [figure.meaning]),
+                    *describe_protocol(figure.protocol),
+                    *describe_protocol(figure.whose),
+                ]
+            )
+        )
         + "</span></dd>"
         for figure in run.figures
     )

@@ -8,7 +8,7 @@ from itertools import groupby
 from gentrain.comparison.collect import Run
 from gentrain.comparison.comparison import FIRST, Comparison
 from gentrain.comparison.differing import differing
-from gentrain.comparison.figures import Figure, words
+from gentrain.comparison.figures import ReportedFigure, describe_protocol
 from gentrain.comparison.text import duration, html, number
 
 CHIPS = 4  # settings under the name of a run, at most
@@ -16,7 +16,7 @@ CHIPS = 4  # settings under the name of a run, at most
 
 def figure_tables(comparison: Comparison) -> str:
     """Figures of files other than FIRST have a table of their own, with the runs that have any."""
-    by_source: dict[str, list[Figure]] = {}
+    by_source: dict[str, list[ReportedFigure]] = {}
     for column in comparison.columns:
         by_source.setdefault("" if column.source in FIRST else column.source, []).append(column)
     parts = [_figures(comparison, by_source.pop("", []), "")]
@@ -25,7 +25,7 @@ def figure_tables(comparison: Comparison) -> str:
     return "".join(parts)
 
 
-def _figures(comparison: Comparison, found: Sequence[Figure], source: str) -> str:
+def _figures(comparison: Comparison, found: Sequence[ReportedFigure], source: str) -> str:
     runs = [run for run in comparison.runs if not source or any(f.source == source for f in run.figures)]
     headings = ["run"] if source else ["run", "model", "data", "status"]
     heads = [_heading(name) for name in headings]
@@ -49,8 +49,8 @@ def _figures(comparison: Comparison, found: Sequence[Figure], source: str) -> st
     return _table(comparison, runs, heads, row, above if found else [])
 
 
-def _measured(figure: Figure) -> tuple[str, str]:
-    return figure.source, "; ".join(words(figure.protocol))
+def _measured(figure: ReportedFigure) -> tuple[str, str]:
+    return figure.source, "; ".join(describe_protocol(figure.protocol))
 
 
 def plain_table(comparison: Comparison, headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
@@ -90,7 +90,7 @@ def _table(
     )
 
 
-def _floor(figure: Figure) -> str:
+def _floor(figure: ReportedFigure) -> str:
     """The same figure of real pictures: of a column's first run, since its protocol names the pictures."""
     said = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in figure.floor.items())
     return f"real pictures: {said}" if said else ""
@@ -123,7 +123,7 @@ def _status(run: Run) -> str:
     return f'<td class="status" data-value="{html(run.status)}">{html(run.status)}{step}{problems}</td>'
 
 
-def _figure(run: Run, figure: Figure | None) -> str:
+def _figure(run: Run, figure: ReportedFigure | None) -> str:
     """With what sets it apart from the run's other figures: an earlier step, weights that are no average."""
     if figure is None:
         return "<td></td>"

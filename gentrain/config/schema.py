@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from gentrain.config import registry
 from gentrain.config.registry import suggestion
-from gentrain.config.settings import Device, Schedule, Train, View
+from gentrain.config.settings import Device, Preprocessing, Schedule, Train
 from gentrain.errors import UserError
 
 # Keys of the whole config that are no sections; the sections and these are all that there is.
@@ -89,7 +89,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def data_schema(path: str) -> Schema:
-    return schema_of(registry.target(path)) | schema_of(View)
+    return schema_of(registry.target(path)) | schema_of(Preprocessing)
 
 
 def model_schema(family: registry.Family) -> Schema:

@@ -30,7 +30,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class View:
+class Preprocessing:
     """configs/config.yaml, under `data`: how the pictures of any data set are shown to a model."""
 
     levels: Annotated[int, Between(2, 256)]
@@ -41,7 +41,7 @@ class View:
     allow_changed: bool
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """How many levels, and how they were made where there is a choice: named beside every figure."""
         if self.levels != 2:
             return f"{self.levels} levels"

@@ -13,11 +13,11 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from gentrain.config.settings import View
+from gentrain.config.settings import Preprocessing
 from gentrain.runtime.seeding import drawn
 
 
-def augment(images_BCHW: Tensor, view: View, coins: Generator) -> Tensor:
+def augment(images_BCHW: Tensor, view: Preprocessing, rng: Generator) -> Tensor:
     """Each image mirrored with probability 1/2 if `view.flip`, and moved by up to `view.shift` pixels.
 
     Uniformly in both directions; the border's pixels are repeated where the picture has moved away.
@@ -25,10 +25,10 @@ def augment(images_BCHW: Tensor, view: View, coins: Generator) -> Tensor:
     batch, _, height, width = images_BCHW.shape
     device = images_BCHW.device
     if view.flip:
-        mirrored_B = (drawn(torch.rand, (batch,), coins, coins.device) < 0.5).to(device)
+        mirrored_B = (drawn(torch.rand, (batch,), rng, rng.device) < 0.5).to(device)
         images_BCHW = torch.where(mirrored_B.view(-1, 1, 1, 1), images_BCHW.flip(-1), images_BCHW)
     if view.shift:
-        moves_B2 = drawn(partial(_moves, view.shift), (batch,), coins, coins.device).to(device)
+        moves_B2 = drawn(partial(_moves, view.shift), (batch,), rng, rng.device).to(device)
         rows_BH = _moved(height, moves_B2[:, 0])
         columns_BW = _moved(width, moves_B2[:, 1])
         images_BCHW = images_BCHW.gather(2, rows_BH[:, None, :, None].expand_as(images_BCHW))

@@ -13,10 +13,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gentrain.config.settings import View
+from gentrain.config.settings import Preprocessing
 from gentrain.data.augment import augment
-from gentrain.data.dataset import Images
-from gentrain.runtime.ranks import my_rows
+from gentrain.data.dataset import ImageSplit
+from gentrain.runtime.ranks import shard_rows
 from gentrain.runtime.seeding import generator, rows_of
 
 AHEAD = 2  # steps that are fetched before they are asked for
@@ -25,9 +25,9 @@ AHEAD = 2  # steps that are fetched before they are asked for
 class Batches:
     """The training batches of a run. `batch_size` is over all processes, each of which reads its own rows."""
 
-    def __init__(self, images: Images, batch_size: int, seed: int, accumulate_steps: int = 1) -> None:
+    def __init__(self, images: ImageSplit, batch_size: int, seed: int, accumulate_steps: int = 1) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
-        self._mine = torch.tensor(my_rows(batch_size, accumulate_steps))
+        self._mine = torch.tensor(shard_rows(batch_size, accumulate_steps))
         self._fetcher = None if images.resident else _Ahead(self)
         count = len(images)
 
@@ -65,10 +65,10 @@ class Batches:
         """All randomness from generators of its own, so that the step's noise does not depend on it."""
         view = self.images.view
         fetch = self._fetcher.fetch if self._fetcher else self.fetch
-        coins = generator(self.seed, "binarize", stream, step) if view.binarize == "dynamic" else None
+        rng = generator(self.seed, "binarize", stream, step) if view.binarize == "dynamic" else None
         mine = fetch(step, stream)
         with rows_of(self.batch_size, self._mine):
-            images = self.images.show(mine, coins)
+            images = self.images.show(mine, rng)
             if moves(view):
                 images = augment(images, view, generator(self.seed, "augment", stream, step))
         return images
@@ -77,7 +77,7 @@ class Batches:
         return self.images.fetch(self.indices(step, stream)[self._mine])
 
 
-def moves(view: View) -> bool:
+def moves(view: Preprocessing) -> bool:
     return view.flip or view.shift > 0
 
 

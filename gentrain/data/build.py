@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from gentrain.config import registry
-from gentrain.config.settings import View
+from gentrain.config.settings import Preprocessing
 from gentrain.data.packed import DrawsFresh, Packed, Progress, Source, open_packed
 from gentrain.data.reading.entries import in_lines
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
 
-_VIEW = {field.name for field in fields(View)}
+_VIEW = {field.name for field in fields(Preprocessing)}
 
 
-def view_of(section: Mapping[str, Any]) -> View:
+def preprocessing_of(section: Mapping[str, Any]) -> Preprocessing:
     """How a checked `data` section wants its pictures shown."""
-    return View(**{key: value for key, value in section.items() if key in _VIEW})
+    return Preprocessing(**{key: value for key, value in section.items() if key in _VIEW})
 
 
 def make_source(section: Mapping[str, Any]) -> Source:
@@ -31,7 +31,7 @@ def make_source(section: Mapping[str, Any]) -> Source:
 
 def check_data(section: Mapping[str, Any]) -> None:
     """Raise UserError for settings that do not go together. Reads no picture."""
-    view = view_of(section)
+    view = preprocessing_of(section)
     if view.binarize == "dynamic" and view.levels != 2:
         raise UserError(f"data.binarize=dynamic needs data.levels=2, but data.levels is {view.levels}")
     if view.shift * 2 >= section["size"]:
@@ -68,4 +68,12 @@ def fresh_pictures(section: Mapping[str, Any], count: int, seed: int) -> np.ndar
     return source.fresh(count, seed) if isinstance(source, DrawsFresh) else None
 
 
-__all__ = ["Packed", "check_data", "fresh_pictures", "image_shape", "make_source", "open_data", "view_of"]
+__all__ = [
+    "Packed",
+    "check_data",
+    "fresh_pictures",
+    "image_shape",
+    "make_source",
+    "open_data",
+    "preprocessing_of",
+]

@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gentrain.config.settings import View
+from gentrain.config.settings import Preprocessing
 from gentrain.images import quantize
 from gentrain.runtime.seeding import drawn, generator
 
 FITS = 0.3  # of a GPU's free memory, or of the computer's memory, may be taken by a split
 
 
-class Images:
+class ImageSplit:
     """Images by their numbers.
 
     `resident`: the split is in the device's memory, or in the computer's where that is the device. Else
     it is read from the memory map, as pinned memory if it has to go to a GPU.
     """
 
-    def __init__(self, images_NCHW: np.ndarray, view: View, device: torch.device) -> None:
+    def __init__(self, images_NCHW: np.ndarray, view: Preprocessing, device: torch.device) -> None:
         self.view, self.device = view, device
         self.resident = images_NCHW.nbytes < FITS * free_bytes(device)
         self._images = torch.from_numpy(images_NCHW)
@@ -36,8 +36,8 @@ class Images:
 
     def take(self, indices: Tensor) -> Tensor:
         """uint8 levels (B, C, H, W) on the device; the same for an index whatever it is taken with."""
-        coins = [generator(int(i), "binarize") for i in indices] if self.view.binarize == "dynamic" else None
-        return self.show(self.fetch(indices), coins)
+        rng = [generator(int(i), "binarize") for i in indices] if self.view.binarize == "dynamic" else None
+        return self.show(self.fetch(indices), rng)
 
     def fetch(self, indices: Tensor) -> Tensor:
         """Bytes (B, C, H, W), where the split lies."""
@@ -47,19 +47,19 @@ class Images:
         pinned = not self.resident and self.device.type == "cuda"
         return taken.pin_memory() if pinned else taken
 
-    def show(self, bytes_BCHW: Tensor, coins: Generator | list[Generator] | None) -> Tensor:
-        """Bytes -> levels on the device. `coins` are for dynamic binarization: one, or one an image.
+    def show(self, bytes_BCHW: Tensor, rng: Generator | list[Generator] | None) -> Tensor:
+        """Bytes -> levels on the device. `rng` are for dynamic binarization: one, or one an image.
 
         Dynamic: a pixel is 1 with probability byte / 255 (Salakhutdinov & Murray 2008; arXiv 1509.00519).
         """
         bytes_BCHW = bytes_BCHW.to(self.device, non_blocking=True)
-        if coins is None:
+        if rng is None:
             return quantize(bytes_BCHW, self.view.levels)
         chw = bytes_BCHW.shape[1:]
         uniform = (
-            torch.stack([torch.rand(chw, generator=coin) for coin in coins])
-            if isinstance(coins, list)
-            else drawn(torch.rand, tuple(bytes_BCHW.shape), coins, torch.device("cpu"))
+            torch.stack([torch.rand(chw, generator=coin) for coin in rng])
+            if isinstance(rng, list)
+            else drawn(torch.rand, tuple(bytes_BCHW.shape), rng, torch.device("cpu"))
         )
         return (uniform.to(self.device) < bytes_BCHW / 255).to(torch.uint8)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.data.dataset import Images
+from gentrain.data.dataset import ImageSplit
 from gentrain.images import ImageShape, bits_per_dim, psnr_db
 from gentrain.models.interface import Generative
 from gentrain.runtime import collectives, distributed
@@ -17,7 +17,7 @@ from gentrain.runtime.streams import Streams
 
 def evaluate_split(
     eval_step: Callable[[Tensor, Streams], dict[str, Tensor]],
-    images: Images,
+    images: ImageSplit,
     batch_size: int,
     seed: int,
     stopped: Callable[[], bool] = lambda: False,
@@ -29,13 +29,13 @@ def evaluate_split(
     """
     noise = image_streams(len(images), seed, "evaluate")
     mine: dict[int, dict[str, Tensor]] = {}
-    for number, indices in distributed.mine_of(images.chunks(batch_size)):
+    for number, indices in distributed.shard(images.chunks(batch_size)):
         if stopped():
             return None
         if indices is not None:
             figures = eval_step(images.take(indices), noise[indices])
             mine[number] = {name: value.cpu().double() for name, value in figures.items()}
-    batches = dict(pair for each in collectives.gather(mine) for pair in each.items())
+    batches = dict(pair for each in collectives.all_gather(mine) for pair in each.items())
     in_order = [batches[number] for number in sorted(batches)]
     return {name: torch.cat([batch[name] for batch in in_order]) for name in in_order[0]} if in_order else {}
 

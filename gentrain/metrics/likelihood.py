@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.data.dataset import Images
+from gentrain.data.dataset import ImageSplit
 from gentrain.images import bits_per_dim, psnr_db
 from gentrain.metrics.evaluate import evaluate_images, evaluate_split
 from gentrain.metrics.figure import Figure, mean_of
@@ -34,7 +34,7 @@ KINDS = {"exact": "exact", "bound": "upper bound on", None: ""}
 
 def likelihood(
     trained: TrainedRun,
-    images: Images,
+    images: ImageSplit,
     batch_size: int,
     seed: int,
     iwae_samples: int | None,
@@ -94,7 +94,7 @@ def _psnr(mse: Figure) -> Figure:
 @torch.inference_mode()
 def importance_nats(
     model: ImportanceSampled,
-    images: Images,
+    images: ImageSplit,
     batch_size: int,
     seed: int,
     k: int,

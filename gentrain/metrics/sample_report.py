@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gentrain.data.build import fresh_pictures, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import fresh_pictures, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.packed import Packed
 from gentrain.images import to_picture
 from gentrain.metrics.extractors import Extractor
@@ -22,7 +22,7 @@ from gentrain.metrics.memorisation import Nearest, nearer, nearest
 from gentrain.metrics.quality import quality
 from gentrain.runs.trained import TrainedRun
 from gentrain.runtime.seeding import derive, generator
-from gentrain.viz.grids import png, sheet
+from gentrain.viz.grids import labelled_grid, png
 
 TRAINING_AT_MOST = 50_000  # pictures among which neighbours are sought
 BLOCK = 2048  # of them at a time
@@ -44,7 +44,7 @@ class Sets:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class SampleReport:
     figures: dict[str, Figure]
     nearest_rmse: dict[str, list[float]]  # at QUANTILES, of samples and of held-out pictures
     picture: bytes  # the samples that are nearest to training pictures, as a PNG
@@ -59,17 +59,17 @@ def draw_sets(
     trained: TrainedRun, packed: Packed, split: str, count: int, seed: int, progress: Progress
 ) -> Sets:
     """Samples of the run, and real pictures chosen by the seed."""
-    view, cpu = view_of(trained.config["data"]), torch.device("cpu")
+    view, cpu = preprocessing_of(trained.config["data"]), torch.device("cpu")
 
     def chosen(name: str, of: str, most: int) -> Tensor:
-        images = Images(packed.split(of), view, cpu)
+        images = ImageSplit(packed.split(of), view, cpu)
         order = torch.randperm(len(images), generator=generator(seed, "evaluate", name))
         return images.take(order[:most].sort().values)
 
     floors = {"train": chosen("floor", "train", count)}
     fresh = fresh_pictures(trained.config["data"], count, derive(seed, "fresh"))
     if fresh is not None:
-        floors["fresh"] = Images(fresh, view, cpu).take(torch.arange(count))
+        floors["fresh"] = ImageSplit(fresh, view, cpu).take(torch.arange(count))
     training = chosen("training", "train", TRAINING_AT_MOST)
     protocol = {
         "samples": count,
@@ -80,7 +80,7 @@ def draw_sets(
     return Sets(samples, chosen("real", split, count), floors, training, protocol)
 
 
-def judge(sets: Sets, extractor: Extractor, levels: int, progress: Progress) -> Judgement:
+def evaluate_samples(sets: Sets, extractor: Extractor, levels: int, progress: Progress) -> SampleReport:
     """Quality in features; copies, and nearness to training pictures, in pixels and in features."""
     count, total = len(sets.samples), len(sets.training)
 
@@ -116,7 +116,7 @@ def judge(sets: Sets, extractor: Extractor, levels: int, progress: Progress) -> 
         name: rmse[start : start + count].quantile(at).tolist()
         for name, start in (("samples", 0), ("held_out", count))
     }
-    return Judgement(figures, quantiles, _picture(sets, pixels, levels))
+    return SampleReport(figures, quantiles, _picture(sets, pixels, levels))
 
 
 def _rmse(squared_M: Tensor, x_MCHW: Tensor, levels: int) -> Tensor:
@@ -165,4 +165,4 @@ def _picture(sets: Sets, pixels: Nearest, levels: int) -> bytes:
             rows.append(torch.cat([x_NCHW[number : number + 1], neighbours]))
             titles.append(title)
     headings = ["", "nearest", *map(str, range(2, rows[0].shape[0]))]
-    return png(sheet(to_picture(torch.stack(rows), levels), titles, headings))
+    return png(labelled_grid(to_picture(torch.stack(rows), levels), titles, headings))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.data.dataset import Images
+from gentrain.data.dataset import ImageSplit
 from gentrain.metrics.extractors import Extractor
 from gentrain.metrics.frechet import frechet_distance
 from gentrain.runtime.seeding import image_streams
@@ -22,7 +22,7 @@ TAG = "valid/frechet_distance"
 class ValidationDistance:
     """From the same noise at every step, so that the curve shows the weights and not the draw."""
 
-    def __init__(self, extractor: Extractor, valid: Images, samples: int) -> None:
+    def __init__(self, extractor: Extractor, valid: ImageSplit, samples: int) -> None:
         """`samples`: drawn pictures, and validation pictures at most; more than the features' dims."""
         self.count = min(samples, len(valid))
         # Two distances are comparable only if this is equal.
@@ -49,7 +49,7 @@ class ValidationDistance:
         return frechet_distance(torch.cat(features), self._real_ND).value
 
 
-def too_few(valid: Images, extractor: Extractor) -> str | None:
+def too_few(valid: ImageSplit, extractor: Extractor) -> str | None:
     """Why there is no such figure, in words; None if there can be one."""
     if len(valid) > extractor.dims:
         return None

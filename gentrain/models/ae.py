@@ -130,7 +130,7 @@ class AE(nn.Module):
         return self.decode(self.encode(x_BCHW))
 
     @torch.no_grad()
-    def settle(self, pictures: Iterable[Tensor]) -> None:
+    def refit_buffers(self, pictures: Iterable[Tensor]) -> None:
         """Fits the Gaussian of the codes, with its full covariance, to batches of clean training pictures."""
         z_ND = torch.cat([self.encode(x_BCHW).cpu().double() for x_BCHW in pictures])
         mean_D = z_ND.mean(0)

@@ -125,7 +125,7 @@ class GMM(nn.Module):
 
     # -- training and evaluation
 
-    def start_from(self, x_NCHW: Tensor, generator: Generator) -> None:
+    def init_from_data(self, x_NCHW: Tensor, generator: Generator) -> None:
         """k-means, and the principal axes of each cluster, unless `model.start` is random."""
         if self.start == "random":
             return

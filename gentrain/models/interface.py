@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from gentrain.models.gan.objective import Rules
+from gentrain.models.gan.objective import Objective
 from gentrain.models.pixel.sampler import Draw, Progress
 from gentrain.runtime.seeding import Random
 
@@ -50,13 +50,13 @@ class LossOfBatchMeans(Protocol):
         """As Generative's; `whole`: the means over all parts, where `x_BCHW` is but one of them."""
 
 
-class Game(Protocol):
+class AdversarialModel(Protocol):
     """An nn.Module of two players that learn against each other; constructed as a Generative is."""
 
     likelihood_kind: None
     generator: nn.Module  # latents (n, Z) -> pictures (n, C, H, W), floats about in [-1, 1]
     discriminator: nn.Module  # such pictures -> logits (n,)
-    rules: Rules
+    objective: Objective
 
     def latents(self, n: int, noise: Random | None = None) -> Tensor:
         """(n, Z), from the generator given or, by `seeding.drawn`, for a step of training."""
@@ -164,18 +164,18 @@ class ImportanceSampled(Protocol):
 
 
 @runtime_checkable
-class StartsFromPictures(Protocol):
+class InitsFromData(Protocol):
     """Initial weights that depend on the pictures."""
 
-    def start_from(self, x_NCHW: Tensor, generator: Generator) -> None:
+    def init_from_data(self, x_NCHW: Tensor, generator: Generator) -> None:
         """Sets the weights from training pictures."""
 
 
 @runtime_checkable
-class SettlesOnPictures(Protocol):
+class RefitsBuffers(Protocol):
     """Buffers that are functions of the weights and of training pictures, and are needed only to sample."""
 
-    def settle(self, pictures: Iterable[Tensor]) -> None:
+    def refit_buffers(self, pictures: Iterable[Tensor]) -> None:
         """Sets the buffers from batches of training pictures; called before it is sampled or saved."""
 
 

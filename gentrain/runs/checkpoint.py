@@ -179,7 +179,7 @@ def from_main(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
         found = find()
         return None if found is None else vars(found)
 
-    sent = collectives.from_main(fields)
+    sent = collectives.broadcast_from_main(fields)
     return None if sent is None else Checkpoint(**sent)
 
 

@@ -33,7 +33,7 @@ from gentrain.runs import checkpoint as checkpoints
 from gentrain.runs.capacity import check_codes, check_pictures
 from gentrain.runs.stored import check_weights, find_checkpoint, load_asked, run_of, weights_of
 from gentrain.runs.stored_config import load_config
-from gentrain.runtime.device import Place, place_of
+from gentrain.runtime.device import Compute, compute_of
 from gentrain.runtime.files import expanded
 from gentrain.runtime.seeding import image_streams
 from gentrain.runtime.streams import of_contents
@@ -54,7 +54,7 @@ class TrainedRun:
         config: Mapping[str, Any],
         stored: checkpoints.Checkpoint,
         model: nn.Module,
-        place: Place,
+        compute: Compute,
         averaged: bool,
     ) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class TrainedRun:
         self.averaged = averaged
         self.shape: ImageShape = image_shape(config["data"])
         self.data_fingerprint = stored.data_fingerprint
-        self.place = place
+        self.compute = compute
         self.remarks: list[str] = []  # what is odd about its files, a sentence each
 
     @classmethod
@@ -93,13 +93,13 @@ class TrainedRun:
         weights = weights_of(stored, average)
         # The real one takes memory only if these are its weights.
         said = check_weights(expanded(run), weights, network_on_meta(config))
-        place = _place(device)
+        compute = _compute(device)
         # The first weights are drawn, from torch's default generator: it is the caller's.
-        with place.numerics(), torch.random.fork_rng(devices=()):
+        with compute.numerics(), torch.random.fork_rng(devices=()):
             model = make_network(config)
             model.load_state_dict(weights)
-            model = model.to(place.device).to(memory_format=place.memory_format).eval()
-        trained = cls(directory, config, stored, model, place, average and "ema" in stored.parts)
+            model = model.to(compute.device).to(memory_format=compute.memory_format).eval()
+        trained = cls(directory, config, stored, model, compute, average and "ema" in stored.parts)
         trained.remarks += [*remarks, *([said] if said else [])]
         return trained
 
@@ -121,7 +121,7 @@ class TrainedRun:
         check_pictures("n", n, self.shape)
         noise = image_streams(n, seed, "sample")
         if isinstance(self.model, DrawsPixels):
-            with self.place.computing():
+            with self.compute.computing():
                 return self.model.draw(n, noise, draw or Draw(), progress).cpu()
         if draw not in (None, Draw()):
             raise UserError(
@@ -129,7 +129,7 @@ class TrainedRun:
             )
         parts = [noise[start : start + BATCH] for start in range(0, n, BATCH)]
         empty = torch.empty((0, *self.shape.chw), dtype=torch.uint8)
-        with self.place.computing():
+        with self.compute.computing():
             return torch.cat([empty, *(self.generative.sample(len(part), part).cpu() for part in parts)])
 
     @torch.no_grad()
@@ -159,9 +159,9 @@ class TrainedRun:
         all_noise, ends, frames = image_streams(n, seed, "sample"), [], []
         for begin in range(0, n, BATCH):
             noise = all_noise[begin : begin + BATCH]
-            with self.place.computing():
+            with self.compute.computing():
                 given = model.noise(len(noise), noise) if start is None else start[begin : begin + BATCH]
-                shown_BCHW, keep = given.to(self.place.device), max(0, watched - begin)
+                shown_BCHW, keep = given.to(self.compute.device), max(0, watched - begin)
                 seen = [shown_BCHW[:keep].cpu()]
                 for number, next_BCHW in enumerate(model.chain(shown_BCHW, steps, noise)):
                     shown_BCHW = next_BCHW
@@ -215,7 +215,7 @@ class TrainedRun:
             raise UserError(f"{self._a_family} draws no codes")
         if isinstance(self.model, Decodes):
             check_codes("n", n, self.model.latent_dim)
-        with self.place.numerics():
+        with self.compute.numerics():
             return self.model.draw_codes(n, image_streams(n, seed, "codes")).float().cpu()
 
     @torch.no_grad()
@@ -234,8 +234,8 @@ class TrainedRun:
         if bad:
             raise UserError(f"codes must be finite, but {bad} of their {codes.numel()} numbers are not")
         parts = [torch.empty((0, *self.shape.chw), dtype=torch.uint8)]
-        with self.place.computing():
-            parts += [self.model.decode(part.to(self.place.device)).cpu() for part in codes.split(BATCH)]
+        with self.compute.computing():
+            parts += [self.model.decode(part.to(self.compute.device)).cpu() for part in codes.split(BATCH)]
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -277,8 +277,8 @@ class TrainedRun:
         """The function of some images at a time, on the device, and of which ones they are."""
         images = self._checked(x_BCHW)
         stretches = [slice(start, start + BATCH) for start in range(0, max(1, len(images)), BATCH)]
-        with self.place.computing():
-            return torch.cat([function(images[s].to(self.place.device), s).cpu() for s in stretches])
+        with self.compute.computing():
+            return torch.cat([function(images[s].to(self.compute.device), s).cpu() for s in stretches])
 
     def _checked(self, x_BCHW: Tensor | np.ndarray) -> Tensor:
         """The images, if they are what the model takes."""
@@ -296,10 +296,10 @@ class TrainedRun:
         return images
 
 
-def _place(device: str | Mapping[str, Any]) -> Place:
+def _compute(device: str | Mapping[str, Any]) -> Compute:
     """Figures are to be exact: a precision of "auto" is float32 here, on a GPU too."""
     section: dict[str, Any] = {"precision": "auto", "channels_last": "auto", "compile": False}
     section |= {"deterministic": False, "threads": None}
     section |= {"name": device} if isinstance(device, str) else device
     check_section("device", section, schema_of(Device))
-    return place_of(section | ({"precision": "float32"} if section["precision"] == "auto" else {}))
+    return compute_of(section | ({"precision": "float32"} if section["precision"] == "auto" else {}))

@@ -47,7 +47,7 @@ class Lost(RunFailed):
 
 
 @contextmanager
-def together(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """The processes are connected while it is entered. `device`: "cpu" or "cuda"."""
     if world_size() == 1:
         yield
@@ -164,7 +164,7 @@ def barrier() -> None:
             dist.all_reduce(torch.zeros(1))
 
 
-def largest(*numbers: float) -> list[float]:
+def all_reduce_max(*numbers: float) -> list[float]:
     """The largest value of each number in any process: the tiny all-reduce by which processes agree."""
     if world_size() == 1:
         return list(numbers)
@@ -174,7 +174,7 @@ def largest(*numbers: float) -> list[float]:
     return values.tolist()
 
 
-def from_main(make: Callable[[], T]) -> T:
+def broadcast_from_main(make: Callable[[], T]) -> T:
     """What `make` gives in rank 0, which alone calls it, or the UserError or RunFailed that it raises there.
 
     It may take long. It is sent as a checkpoint is stored: tensors, numbers, strings, lists and dicts.
@@ -202,7 +202,7 @@ def from_main(make: Callable[[], T]) -> T:
     return answer["value"]
 
 
-def in_turn(make: Callable[[], T]) -> T:
+def main_first(make: Callable[[], T]) -> T:
     """Each process's own make(): in rank 0 first, then in the first of each other machine, then in the rest.
 
     So what takes long is done once a machine, if it leaves its result in a cache.
@@ -243,7 +243,7 @@ def _wait_for(store: dist.Store, key: str, count: int) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def gather(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Every process's value, in the order of their ranks, in every process; on the CPU."""
     if world_size() == 1:
         return [value]
@@ -257,9 +257,9 @@ def gather(value: T) -> list[T]:
     return [_value(part[: int(size)]) for part, size in zip(parts, sizes, strict=True)]
 
 
-def gather_rows(x_n: Tensor) -> Tensor:
+def all_gather_rows(x_n: Tensor) -> Tensor:
     """Rows of all processes, one after the other in the order of their ranks, in every process."""
-    return x_n if world_size() == 1 else torch.cat(gather(x_n.cpu())).to(x_n.device)
+    return x_n if world_size() == 1 else torch.cat(all_gather(x_n.cpu())).to(x_n.device)
 
 
 def _broadcast(value: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 T = TypeVar("T")
 
 
-def record(run: Callable[[], T]) -> Callable[[], T]:
+def capture(run: Callable[[], T]) -> Callable[[], T]:
     """Record what `run` does on the current CUDA device. What is returned replays it, into the same tensors.
 
     Recording computes nothing. `run` must be the same kernels on the same memory each time, and must not wait

@@ -13,7 +13,7 @@ import torch
 
 from gentrain.config.settings import Device
 from gentrain.errors import UserError
-from gentrain.runtime.collectives import connected, gather
+from gentrain.runtime.collectives import all_gather, connected
 from gentrain.runtime.ranks import local_rank, world_size
 
 # What multiplies in float32, or in less. Asked one by one: torch raises an error if it is asked for all by
@@ -30,7 +30,7 @@ MOST_THREADS = 1024  # beside a machine's cores: a run may go on on a smaller ma
 
 
 @dataclass(frozen=True)
-class Place:
+class Compute:
     """A device with its numerics, as resolved from the `device` section. Making one changes nothing."""
 
     device: torch.device
@@ -129,13 +129,13 @@ def resolve(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def place_of(section: Mapping[str, Any]) -> Place:
+def compute_of(section: Mapping[str, Any]) -> Compute:
     """Where and how to compute, as the `device` section says. UserError if that is not possible."""
     check_device(section)
     settings = Device(**section)
     name = resolve(settings.name)
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and name == "cuda")
-    return Place(
+    return Compute(
         _device_of(name),
         torch.bfloat16 if bf16 else None,
         name == "cuda" if settings.channels_last == "auto" else settings.channels_last,
@@ -147,11 +147,11 @@ def place_of(section: Mapping[str, Any]) -> Place:
     )
 
 
-def set_up(section: Mapping[str, Any]) -> Place:
+def set_up(section: Mapping[str, Any]) -> Compute:
     """Where and how to compute, set for the whole process: for the command, not for `gentrain.load`."""
-    place = place_of(section)
-    place.apply()
-    return place
+    compute = compute_of(section)
+    compute.apply()
+    return compute
 
 
 def _threads_for_each() -> int | None:
@@ -164,7 +164,7 @@ def _threads_for_each() -> int | None:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [os.cpu_count() or 1]
     count = len(cores) if hasattr(os, "sched_getaffinity") else cores[0]
     mine = [socket.gethostname(), *map(str, cores)]
-    return max(1, count // gather(mine).count(mine))
+    return max(1, count // all_gather(mine).count(mine))
 
 
 def _device_of(name: str) -> torch.device:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gentrain.runtime.collectives import gather, gather_rows, or_lost
+from gentrain.runtime.collectives import all_gather, all_gather_rows, or_lost
 from gentrain.runtime.ranks import rank, world_size
 from gentrain.runtime.streams import Streams
 
@@ -44,7 +44,7 @@ def batch_norms(network: nn.Module) -> list[Tensor]:
 
 
 @torch.no_grad()
-def average(
+def all_reduce_mean(
     parameters: Iterable[nn.Parameter], figures: Mapping[str, Tensor | float], others: Iterable[Tensor] = ()
 ) -> dict[str, Tensor]:
     """Gradients and `others` become their means over all processes, in place; the means of the figures.
@@ -70,7 +70,7 @@ def average(
 def mean_over_processes(mean: Tensor) -> Tensor:
     """A mean over the batch of all processes, from one over this process's rows, with this one's gradient.
 
-    For what is no mean itself but a function of one. After `average` gradients are those of that function.
+    For what is no mean itself but a function of one. After `all_reduce_mean` gradients are that function's.
     """
     if world_size() == 1:
         return mean
@@ -92,12 +92,12 @@ def whole_batch(x_n: Tensor, accumulate_steps: int) -> Tensor:
     """The batch of all processes, in its order, from each one's rows."""
     if world_size() == 1:
         return x_n
-    parts = [part.tensor_split(accumulate_steps) for part in gather(x_n.cpu())]
+    parts = [part.tensor_split(accumulate_steps) for part in all_gather(x_n.cpu())]
     return torch.cat([part for dealt in zip(*parts, strict=True) for part in dealt]).to(x_n.device)
 
 
 @torch.no_grad()
-def same_as_main(network: nn.Module) -> None:
+def broadcast_weights(network: nn.Module) -> None:
     """Every process's network becomes rank 0's."""
     if world_size() > 1:
         with or_lost():
@@ -118,10 +118,10 @@ def sample(draw: Callable[[int, Streams], Tensor], count: int, noise: Streams) -
     if world_size() == 1:
         return draw(count, noise)
     edges = [count * number // world_size() for number in (rank(), rank() + 1)]
-    return gather_rows(draw(edges[1] - edges[0], noise[slice(*edges)]))
+    return all_gather_rows(draw(edges[1] - edges[0], noise[slice(*edges)]))
 
 
-def mine_of(chunks: list[T]) -> list[tuple[int, T | None]]:
+def shard(chunks: list[T]) -> list[tuple[int, T | None]]:
     """This process's of some numbered pieces of work, dealt out in turn.
 
     All processes take as many turns, and may talk to each other in each: None where one has nothing left.

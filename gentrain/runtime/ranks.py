@@ -54,7 +54,7 @@ def check_batch(batch_size: int, accumulate_steps: int) -> None:
         )
 
 
-def my_rows(batch_size: int, accumulate_steps: int) -> list[int]:
+def shard_rows(batch_size: int, accumulate_steps: int) -> list[int]:
     """Which rows of a batch over all processes are this one's, in the order of its own parts.
 
     Each part of an accumulated step is dealt out by itself, so that the parts of all processes together are

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from gentrain.errors import Interrupted
-from gentrain.runtime.collectives import largest
+from gentrain.runtime.collectives import all_reduce_max
 from gentrain.runtime.ranks import is_main, world_size
 
 ASK_EVERY_SECONDS = 0.5  # at most, where a step takes less
@@ -81,7 +81,7 @@ class StopRequest:
     def _ask(self) -> bool:
         if world_size() > 1:
             seconds_a_step = (time.monotonic() - self._asked_at) / max(1, self._steps)
-            agreed, slowest = largest(self.signal or 0, seconds_a_step)
+            agreed, slowest = all_reduce_max(self.signal or 0, seconds_a_step)
             if agreed and not self._agreed and is_main():
                 self._say(int(agreed))
             self._agreed = self._agreed or int(agreed)

@@ -21,7 +21,7 @@ from gentrain.sweeps.state import (
     EARLIER,
     FAILED,
     FINISHED,
-    State,
+    JobState,
     earlier,
     if_it_can_be_written,
     read_state,
@@ -30,7 +30,7 @@ from gentrain.sweeps.state import (
 FILE = "sweep.json"
 
 
-def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
+def write_report(folder: Path, jobs: Sequence[Job]) -> list[JobState]:
     """How the jobs stand, written to sweep.json and returned. Jobs of other commands in it are kept."""
     found = [read_state(folder, job) for job in jobs]
     rows = {job.name: _row(folder, job, state) for job, state in zip(jobs, found, strict=True)}
@@ -48,7 +48,7 @@ def write_report(folder: Path, jobs: Sequence[Job]) -> list[State]:
     return found
 
 
-def _row(folder: Path, job: Job, state: State) -> dict[str, Any]:
+def _row(folder: Path, job: Job, state: JobState) -> dict[str, Any]:
     return {
         "name": job.name,
         "run": None if job.directory is None else str(job.directory),
@@ -72,7 +72,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row.get("name"), str)]
 
 
-def print_table(folder: Path, jobs: Sequence[Job], found: Sequence[State]) -> None:
+def print_table(folder: Path, jobs: Sequence[Job], found: Sequence[JobState]) -> None:
     """All text as rich.Text: nothing in a value is taken for markup."""
     console = Console()
     varied = list(jobs[0].settings)

@@ -17,7 +17,7 @@ from gentrain.runtime.signals import WARNINGS
 FIRST_PORT, PORTS = 10_000, 20_000  # below what systems hand out by themselves
 
 
-class Place(Protocol):
+class Compute(Protocol):
     """Of submitit's JobEnvironment, what is needed."""
 
     @property
@@ -34,7 +34,7 @@ class Place(Protocol):
     def raw_job_id(self) -> str: ...
 
 
-def torchrun_environment(place: Place) -> dict[str, str]:
+def torchrun_environment(place: Compute) -> dict[str, str]:
     """What torchrun would set for this task. All tasks of a job get one address and port.
 
     MASTER_ADDR and MASTER_PORT of the environment win: a site may have a network of its own for this.

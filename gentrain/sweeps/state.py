@@ -27,7 +27,7 @@ HEADLINES = ("valid/bits_per_dim", "valid/mse", "valid/frechet_distance", "train
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     status: str
     step: int | None = None
     figure: tuple[str, float] | None = None
@@ -36,22 +36,22 @@ class State:
     spent: bool = False  # its run has failed, and is not gone on with
 
 
-def read_state(folder: Path, job: Job) -> State:
+def read_state(folder: Path, job: Job) -> JobState:
     record, directory = read_record(folder, job), job.directory
     seconds, error, said = record.get("seconds"), record.get("error"), record.get("status", NOT_STARTED)
     if directory is None or not (directory / "config.yaml").is_file():
         if directory is not None and locked(directory):  # it is about to begin
-            return State(RUNNING, seconds=seconds)
-        return State(KILLED if said == RUNNING else said, seconds=seconds, error=error)
+            return JobState(RUNNING, seconds=seconds)
+        return JobState(KILLED if said == RUNNING else said, seconds=seconds, error=error)
     result = _read(directory / "result.json")
     step = result["step"] if is_count(result.get("step")) else last_saved(directory)
     status = str(result.get("status", KILLED))
     spent = status == FAILED
     if locked(directory):
-        return State(RUNNING, step, None, seconds)
+        return JobState(RUNNING, step, None, seconds)
     if said == FAILED and status != FINISHED:
         status = FAILED  # before it could go on, too: what it had reached is still there
-    return State(
+    return JobState(
         status, step, _headline(result), seconds, error if status in (FAILED, KILLED) else None, spent
     )
 

@@ -162,8 +162,8 @@ def _carried_out(sweep: Sweep, run: Run) -> int:
             status = 1
     found = write_report(sweep.folder, sweep.jobs)
     print_table(sweep.folder, sweep.jobs, found)
-    well = all(state.status in (states.FINISHED, states.RUNNING) for state in found)
-    return status or (0 if well else 1)
+    healthy = all(state.status in (states.FINISHED, states.RUNNING) for state in found)
+    return status or (0 if healthy else 1)
 
 
 def _is_left(folder: Path, job: Job) -> bool:

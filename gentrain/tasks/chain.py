@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gentrain.data.build import view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.reading.decode import decode
 from gentrain.errors import UserError
 from gentrain.images import quantize
@@ -30,7 +30,9 @@ def starts(
         return None
     if source in ("valid", "test"):
         packed = open_data_of(trained, config, source, progress)
-        split = Images(packed.split(source), view_of(trained.config["data"]), torch.device("cpu"))
+        split = ImageSplit(
+            packed.split(source), preprocessing_of(trained.config["data"]), torch.device("cpu")
+        )
         return split.take(torch.arange(count) % len(split))
     path, shape = expanded(source), trained.shape
     if not path.is_file():

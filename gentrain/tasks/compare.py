@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gentrain.comparison.comparison import Comparison, as_json, collect
-from gentrain.comparison.figures import Figure, words
+from gentrain.comparison.figures import ReportedFigure, describe_protocol
 from gentrain.comparison.find import find_runs, looks_like_run
 from gentrain.comparison.page import page
 from gentrain.comparison.text import clean, duration, number
@@ -98,7 +98,7 @@ def _print(comparison: Comparison, out: Path, console: Console) -> None:
     console.print(table)
     lines = [
         f"[{mark}] {column.name}: "
-        + "; ".join(filter(None, [column.unit, column.meaning, *words(column.protocol)]))
+        + "; ".join(filter(None, [column.unit, column.meaning, *describe_protocol(column.protocol)]))
         for mark, column in enumerate(shown, 1)
     ]
     if len(columns) > len(shown):
@@ -107,7 +107,7 @@ def _print(comparison: Comparison, out: Path, console: Console) -> None:
         console.print(Text(clean(text)), soft_wrap=True, highlight=False)
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: ReportedFigure | None) -> str:
     if figure is None:
         return ""
     error = "" if figure.standard_error is None else f" ± {figure.standard_error:.2g}"

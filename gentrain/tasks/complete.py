@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gentrain.analysis.inpainting import way_of
+from gentrain.analysis.inpainting import inpainting_method
 from gentrain.config.ranges import Above, AtLeast, Between
-from gentrain.data.build import view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.fingerprints import pictures_of
 from gentrain.images import ImageShape, to_picture, to_unit
 from gentrain.models.pixel.sampler import Draw
@@ -25,7 +25,7 @@ from gentrain.runs.rundir import write_json
 from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
-from gentrain.viz.grids import png, sheet
+from gentrain.viz.grids import labelled_grid, png
 
 SECTIONS = ()  # of this config: none, they are the run's
 GREY = 128  # what is not given, in the picture
@@ -51,11 +51,11 @@ def check(config: dict[str, Any], overrides: list[str]) -> None:
 def run(config: dict[str, Any], overrides: list[str]) -> None:
     """Writes <run>/complete/grid.png and completion.json, and prints a table."""
     trained, settings, console = open_run(config), Settings(**config["complete"]), Console()
-    complete = way_of(trained, Draw(settings.temperature), settings.steps)
+    complete = inpainting_method(trained, Draw(settings.temperature), settings.steps)
     with preparing(console) as progress:
         packed = open_data_of(trained, config, settings.split, progress)
-    view = view_of(trained.config["data"])
-    images = Images(packed.split(settings.split), view, torch.device("cpu"))
+    view = preprocessing_of(trained.config["data"])
+    images = ImageSplit(packed.split(settings.split), view, torch.device("cpu"))
     x_NCHW, known_11HW = images.first(settings.count), mask(settings.known, trained.shape)
     repeated = x_NCHW.repeat_interleave(settings.draws, 0)
     with preparing(console, "completing") as progress:
@@ -70,7 +70,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         **asdict(settings),
         "images": len(x_NCHW),
         "levels": view.levels,
-        "pictures": view.in_words,
+        "pictures": view.description,
         "how": done.how,
         "data_fingerprint": pictures_of(packed.fingerprint),
     }
@@ -81,7 +81,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         write_json(directory / "completion.json", {"protocol": protocol, "figures": figures})
     title = (
         f"the {settings.known} half of {len(x_NCHW)} {settings.split} pictures given, {settings.draws} "
-        f"completions each, seed {settings.seed}; step {trained.step}, {weights}; {view.in_words}"
+        f"completions each, seed {settings.seed}; step {trained.step}, {weights}; {view.description}"
     )
     console.print(table(figures, title))
     say(console, f"{done.how}: {directory / 'grid.png'} and completion.json")
@@ -143,7 +143,9 @@ def grid(x_NCHW: Tensor, completed_NDCHW: Tensor, known_11HW: Tensor, levels: in
     given_NCHW = torch.where(known_11HW, pictures_NCHW, torch.tensor(GREY, dtype=torch.uint8))
     made_NDCHW = to_picture(completed_NDCHW, levels)
     rows_NKCHW = torch.cat([pictures_NCHW[:, None], given_NCHW[:, None], made_NDCHW], 1)
-    return png(sheet(rows_NKCHW, headings=["picture", "given", *map(str, range(1, made_NDCHW.shape[1] + 1))]))
+    return png(
+        labelled_grid(rows_NKCHW, headings=["picture", "given", *map(str, range(1, made_NDCHW.shape[1] + 1))])
+    )
 
 
 def table(figures: dict[str, dict[str, Any]], title: str) -> Table:

@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gentrain.comparison.figures import words
+from gentrain.comparison.figures import describe_protocol
 from gentrain.comparison.text import duration
 from gentrain.config.ranges import AtLeast, Between
-from gentrain.data.build import Packed, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import Packed, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.fingerprints import pictures_of
 from gentrain.errors import UserError
 from gentrain.metrics.extractors import EXTRACTORS, Extractor, make_extractor
 from gentrain.metrics.figure import Figure
 from gentrain.metrics.likelihood import likelihood
-from gentrain.metrics.sample_report import QUANTILES, Judgement, draw_sets, how_many, judge
+from gentrain.metrics.sample_report import QUANTILES, SampleReport, draw_sets, evaluate_samples, how_many
 from gentrain.models.interface import SaysHowItSamples
 from gentrain.runs.records import METRICS, read_metrics
 from gentrain.runs.rundir import write_json
@@ -70,9 +70,11 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         packed = open_data_of(trained, config, settings.split, progress)
     # Before anything takes long: what cannot be done is said at once.
     count = _count(settings, packed, console)
-    extractor = None if count is None else make_extractor(settings.extractor, trained.place.device)
-    images = Images(packed.split(settings.split), view_of(trained.config["data"]), trained.place.device)
-    with preparing(console, "evaluating") as progress, trained.place.autocasting():
+    extractor = None if count is None else make_extractor(settings.extractor, trained.compute.device)
+    images = ImageSplit(
+        packed.split(settings.split), preprocessing_of(trained.config["data"]), trained.compute.device
+    )
+    with preparing(console, "evaluating") as progress, trained.compute.autocasting():
         entropy_bits = packed.facts.get("entropy_bits")
         figures = likelihood(
             trained, images, settings.batch_size, settings.seed, settings.iwae_samples, entropy_bits, progress
@@ -91,7 +93,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
 
 def _protocol(trained: TrainedRun, packed: Packed, settings: Settings, precision: str) -> dict[str, Any]:
     """What all figures of the evaluation have in common."""
-    view, model = view_of(trained.config["data"]), trained.model
+    view, model = preprocessing_of(trained.config["data"]), trained.model
     protocol: dict[str, Any] = {
         "run": str(trained.path),
         "step": trained.step,
@@ -99,7 +101,7 @@ def _protocol(trained: TrainedRun, packed: Packed, settings: Settings, precision
         "split": settings.split,
         "images": packed.counts[settings.split],
         "levels": view.levels,
-        "pictures": view.in_words,
+        "pictures": view.description,
         "seed": settings.seed,
         "data_fingerprint": pictures_of(packed.fingerprint),
     }
@@ -129,7 +131,7 @@ def _write(
     trained: TrainedRun,
     protocol: Mapping[str, Any],
     figures: Mapping[str, Figure],
-    judgement: Judgement | None,
+    judgement: SampleReport | None,
     cost: Mapping[str, float],
 ) -> None:
     shown = {name: _as_json(figure) for name, figure in figures.items()}
@@ -152,11 +154,11 @@ def _judged(
     count: int,
     settings: Settings,
     console: Console,
-) -> Judgement:
+) -> SampleReport:
     with preparing(console, "drawing samples") as progress:
         sets = draw_sets(trained, packed, settings.split, count, settings.seed, progress)
     with preparing(console, "looking for neighbours") as progress:
-        return judge(sets, extractor, trained.shape.levels, progress)
+        return evaluate_samples(sets, extractor, trained.shape.levels, progress)
 
 
 def _timed(trained: TrainedRun) -> Figure:
@@ -168,7 +170,7 @@ def _timed(trained: TrainedRun) -> Figure:
         trained.sample(TIMED)
         seconds.append(time.perf_counter() - begun)
     meaning = f"time to draw {TIMED} samples at once"
-    return Figure(statistics.median(seconds), math.nan, "s", meaning, {"device": trained.place.describe()})
+    return Figure(statistics.median(seconds), math.nan, "s", meaning, {"device": trained.compute.describe()})
 
 
 def _cost(trained: TrainedRun) -> dict[str, float]:
@@ -191,7 +193,7 @@ def _print(
     console: Console,
     protocol: Mapping[str, Any],
     figures: Mapping[str, Figure],
-    judgement: Judgement | None,
+    judgement: SampleReport | None,
     cost: Mapping[str, float],
 ) -> None:
     title = (
@@ -226,7 +228,9 @@ def _show(console: Console, title: str, figures: Mapping[str, Figure], floors: l
     said = {key: {protocol[key] for protocol in protocols if key in protocol} for key in chain(*protocols)}
     common = {key: value for key, values in said.items() for value in values if len(values) == 1}
     wide, below = console.width >= WIDE, []
-    table = Table(title=title, caption=escape("; ".join(words(common))) or None, caption_justify="left")
+    table = Table(
+        title=title, caption=escape("; ".join(describe_protocol(common))) or None, caption_justify="left"
+    )
     table.add_column("figure", overflow="fold")
     for heading in ("value" if floors else "mean", "standard error", *floors):
         table.add_column(heading.replace("_", " ").replace(" ", " " if wide else "\n"), no_wrap=True)
@@ -237,7 +241,7 @@ def _show(console: Console, title: str, figures: Mapping[str, Figure], floors: l
         error = "" if math.isnan(figure.standard_error) else f"{figure.standard_error:.2g}"
         beside = [f"{figure.floor[floor]:.4g}" if floor in figure.floor else "" for floor in floors]
         own = {key: value for key, value in figure.protocol.items() if key not in common}
-        meaning = "; ".join(filter(None, [figure.meaning, *words(own)]))
+        meaning = "; ".join(filter(None, [figure.meaning, *describe_protocol(own)]))
         row = (name, f"{figure.mean:.5g}", error, *beside, *((figure.unit, meaning) if wide else ()))
         table.add_row(*map(escape, row))  # a name's brackets are no markup
         if figure.unit or meaning:

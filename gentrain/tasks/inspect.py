@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from gentrain.config.ranges import Between
-from gentrain.config.settings import View
-from gentrain.data.build import Packed, check_data, open_data, view_of
-from gentrain.data.dataset import Images
+from gentrain.config.settings import Preprocessing
+from gentrain.data.build import Packed, check_data, open_data, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.portrait import portrait
 from gentrain.data.reading.entries import SPLITS
 from gentrain.data.summary import Summary, summarize
@@ -64,15 +64,15 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     check(config, overrides)
     settings, console = Settings(**config["inspect"]), Console()
     section = config["data"] | {"on_bad": "skip"}  # bad pictures are what one wants to see here
-    view = view_of(section)
+    view = preprocessing_of(section)
     with preparing(console) as progress:
         packed = open_data(section, progress)
     with preparing(console, "measuring") as progress:
         summary = summarize(packed, settings.png_count, progress)
-    grid = Images(packed.split("train"), view, torch.device("cpu")).first(settings.count)
+    grid = ImageSplit(packed.split("train"), view, torch.device("cpu")).first(settings.count)
     wanted = expanded(config["run_dir"]) if config["run_dir"] else None
     directory = RunDir.create(wanted, f"inspect-{section['name']}")
-    title = f"{section['name']}: {packed.counts['train']} training pictures at {view.in_words}"
+    title = f"{section['name']}: {packed.counts['train']} training pictures at {view.description}"
     file = BytesIO()
     portrait(to_picture(grid, view.levels).numpy(), summary, title).save(file, "png")
     remove_half_written(directory.path)
@@ -90,12 +90,12 @@ def duplicates(packed: Packed) -> int:
     return len(packed.images) - len(np.unique(packed.identities[:, 1]))
 
 
-def as_json(packed: Packed, summary: Summary, view: View, section: dict[str, Any]) -> dict[str, Any]:
+def as_json(packed: Packed, summary: Summary, view: Preprocessing, section: dict[str, Any]) -> dict[str, Any]:
     return {
         "data": section,
         "fingerprint": packed.fingerprint,
         "shape": list(packed.images.shape[1:]),
-        "pictures": view.in_words,
+        "pictures": view.description,
         "counts": packed.counts,
         "duplicates": duplicates(packed),
         "facts": packed.facts,
@@ -108,12 +108,12 @@ def as_json(packed: Packed, summary: Summary, view: View, section: dict[str, Any
     }
 
 
-def table(packed: Packed, summary: Summary, view: View, section: dict[str, Any]) -> Table:
+def table(packed: Packed, summary: Summary, view: Preprocessing, section: dict[str, Any]) -> Table:
     channels, height, width = packed.images.shape[1:]
     made = Table(title=f"data={section['name']}", show_header=False)
     counts = ", ".join(f"{packed.counts[split]} {split}" for split in SPLITS)
     made.add_row("pictures", counts)
-    made.add_row("shape", f"{width}x{height}, {'grey' if channels == 1 else 'colour'}, {view.in_words}")
+    made.add_row("shape", f"{width}x{height}, {'grey' if channels == 1 else 'colour'}, {view.description}")
     originals = packed.facts.get("originals")
     if originals:
         sizes = ", ".join(f"{name} {w}x{h}" for name, (w, h) in list(originals.items())[:3])

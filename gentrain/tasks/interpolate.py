@@ -15,8 +15,8 @@ from torch import Tensor
 from gentrain.analysis.latents import PATHS
 from gentrain.analysis.moon_midpoints import report_midpoints
 from gentrain.config.ranges import AtLeast, Between
-from gentrain.data.build import view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.errors import UserError
 from gentrain.images import to_picture
 from gentrain.models.interface import Decodes, DrawsCodes, Encodes
@@ -26,7 +26,7 @@ from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.runtime.seeding import generator
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
-from gentrain.viz.grids import moving, png, sheet
+from gentrain.viz.grids import animation, labelled_grid, png
 
 SECTIONS = ()  # of this config: none, they are the run's
 
@@ -73,7 +73,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     if settings.between == "pictures":
         with preparing(console) as progress:
             packed = open_data_of(trained, config, settings.split, progress)
-        images = Images(packed.split(settings.split), view_of(trained.config["data"]), torch.device("cpu"))
+        images = ImageSplit(
+            packed.split(settings.split), preprocessing_of(trained.config["data"]), torch.device("cpu")
+        )
         ends = between_pictures(trained, images, settings)
     else:
         ends = between_seeds(trained, settings)
@@ -89,7 +91,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     content = {"protocol": protocol(trained, settings), "pairs": ends.numbers, "codes": of_codes}
     with alone_in(directory):
         write_atomically(directory / "grid.png", picture)
-        write_atomically(directory / "moving.gif", moving(shown_BTCHW, settings.milliseconds))
+        write_atomically(directory / "moving.gif", animation(shown_BTCHW, settings.milliseconds))
         write_json(directory / "interpolation.json", content)
     what = f"{settings.path} paths between {len(codes_BTD)} pairs of {settings.between}"
     say(console, f"{what}: {directory / 'grid.png'}, moving.gif and interpolation.json")
@@ -109,7 +111,7 @@ def refuse_without_codes(trained: TrainedRun, between: str) -> None:
         raise UserError(f"model={family} draws no codes; use interpolate.between=pictures")
 
 
-def between_pictures(trained: TrainedRun, images: Images, settings: Settings) -> Ends:
+def between_pictures(trained: TrainedRun, images: ImageSplit, settings: Settings) -> Ends:
     """Given ones, or pairs of different ones drawn by the seed."""
     count = len(images)
     if settings.pictures is not None:
@@ -149,10 +151,10 @@ def decode_paths(trained: TrainedRun, codes_BTD: Tensor) -> Tensor:
 def grid(decoded_BTCHW: Tensor, ends: Ends, levels: int) -> Any:
     """A row a pair; between pictures the two themselves at its ends."""
     if ends.originals_2BCHW is None:
-        return sheet(to_picture(decoded_BTCHW, levels))
+        return labelled_grid(to_picture(decoded_BTCHW, levels))
     first, last = ends.originals_2BCHW[:, :, None]
     rows_BKCHW = to_picture(torch.cat([first, decoded_BTCHW, last], 1), levels)
-    return sheet(rows_BKCHW, headings=["picture", *[""] * decoded_BTCHW.shape[1], "picture"])
+    return labelled_grid(rows_BKCHW, headings=["picture", *[""] * decoded_BTCHW.shape[1], "picture"])
 
 
 def lengths(codes_BTD: Tensor, middle_BD: Tensor) -> dict[str, float]:

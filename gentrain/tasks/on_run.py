@@ -53,7 +53,7 @@ def open_run(config: Mapping[str, Any], average: bool = True) -> TrainedRun:
     trained = TrainedRun.open(
         config["run"], checkpoint=config["checkpoint"], device=config["device"], average=average
     )
-    trained.place.apply()
+    trained.compute.apply()
     for remark in trained.remarks:
         say(Console(), remark)
     return trained

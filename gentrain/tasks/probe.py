@@ -17,8 +17,8 @@ from rich.table import Table
 from gentrain.analysis.linear_probe import L2_STRENGTHS
 from gentrain.analysis.probe_baselines import Problem, Score, Scores, Tuning, probe
 from gentrain.config.ranges import Above, AtLeast, Between
-from gentrain.data.build import view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.packed import Label, Packed
 from gentrain.errors import UserError
 from gentrain.models.interface import Featured
@@ -121,12 +121,12 @@ def make_problem(trained: TrainedRun, packed: Packed, column: int, settings: Set
             f"probe.labels_per_class={most} is too many: {label.name}={label.choices[fewest]} has "
             f"{counts_K[fewest]} training pictures"
         )
-    view = view_of(trained.config["data"])
+    view = preprocessing_of(trained.config["data"])
     train, held_out = (
-        Images(packed.split(name), view, trained.place.device) for name in ("train", settings.split)
+        ImageSplit(packed.split(name), view, trained.compute.device) for name in ("train", settings.split)
     )
     held_out_labels_N = torch.from_numpy(labels[settings.split])
-    return Problem(train, labels["train"], held_out, held_out_labels_N, len(label.choices), trained.place)
+    return Problem(train, labels["train"], held_out, held_out_labels_N, len(label.choices), trained.compute)
 
 
 # ---- what is written and printed

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gentrain.analysis.latents import ACTIVE, Aggregate, aggregate, shares_of_label
 from gentrain.config.ranges import Above, AtLeast, Between
-from gentrain.data.build import view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.packed import Packed
 from gentrain.errors import UserError
 from gentrain.images import to_picture
@@ -29,7 +29,7 @@ from gentrain.runtime.console import preparing, say
 from gentrain.runtime.files import alone_in, write_atomically
 from gentrain.runtime.seeding import generator
 from gentrain.tasks.on_run import WHERE, check_on_run, open_data_of, open_run
-from gentrain.viz.grids import png, sheet
+from gentrain.viz.grids import labelled_grid, png
 
 SECTIONS = ()  # of this config: none, they are the run's
 
@@ -70,7 +70,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
         raise UserError(f"task=traverse moves the codes of pictures, and model={family} has no such codes")
     with preparing(console) as progress:
         packed = open_data_of(trained, config, settings.split, progress)
-    images = Images(packed.split(settings.split), view_of(trained.config["data"]), torch.device("cpu"))
+    images = ImageSplit(
+        packed.split(settings.split), preprocessing_of(trained.config["data"]), torch.device("cpu")
+    )
     if settings.picture is not None and settings.picture >= len(images):
         raise UserError(
             f"traverse.picture={settings.picture} is not there: the {settings.split} split has pictures "
@@ -87,7 +89,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     decoded_RKCHW = trained.decode(moved_RKD.flatten(0, 1)).unflatten(0, moved_RKD.shape[:2])
     directory = trained.path / "traverse"
     titles = [f"z{latent}  {codes.words[latent]}" for latent in shown_R.tolist()]
-    picture = sheet(
+    picture = labelled_grid(
         to_picture(decoded_RKCHW, trained.shape.levels), titles, [f"{value:+.1f}" for value in values_K]
     )
     measured = aggregate(*found, generator(settings.seed, "traverse")) if found else None
@@ -106,7 +108,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> None:
     say(console, f"{len(titles)} latents, one a row: {directory / 'grid.png'} and traversal.json")
 
 
-def posterior(trained: TrainedRun, images: Images, settings: Settings) -> tuple[Tensor, Tensor] | None:
+def posterior(trained: TrainedRun, images: ImageSplit, settings: Settings) -> tuple[Tensor, Tensor] | None:
     """Mean and log-variance of the codes, (N, D) each; None for a family whose code is one number."""
     if not isinstance(trained.model, HasPosterior):
         return None

@@ -18,14 +18,14 @@ from gentrain.config.settings import Train
 from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_unit
 from gentrain.models.gan.augment import diff_augment
-from gentrain.models.gan.objective import Rules, between, one_centred, squared_gradients, zero_centred
-from gentrain.models.interface import Game
+from gentrain.models.gan.objective import Objective, between, one_centred, squared_gradients, zero_centred
+from gentrain.models.interface import AdversarialModel
 from gentrain.runs.checkpoint import Stateful
-from gentrain.runtime.device import Place
-from gentrain.runtime.distributed import average, batch_norms, mean_over_processes, whole_batch
+from gentrain.runtime.device import Compute
+from gentrain.runtime.distributed import all_reduce_mean, batch_norms, mean_over_processes, whole_batch
 from gentrain.runtime.seeding import Random, generator
-from gentrain.training.ema import averaged, begin_at
-from gentrain.training.gan_monitor import GameWatch
+from gentrain.training.ema import begin_at, make_ema
+from gentrain.training.gan_monitor import GanMonitor
 from gentrain.training.learner import Metrics, NextBatch
 from gentrain.training.optimizers import OptimizerSettings
 
@@ -40,76 +40,88 @@ class Adversarial:
     """
 
     def __init__(
-        self, network: nn.Module, shape: ImageShape, optimizer: OptimizerSettings, train: Train, place: Place
+        self,
+        network: nn.Module,
+        shape: ImageShape,
+        optimizer: OptimizerSettings,
+        train: Train,
+        compute: Compute,
     ) -> None:
-        self.shape, self.place, self.train_settings, self.optimizer_settings = shape, place, train, optimizer
-        self.network = network.to(place.device).to(memory_format=place.memory_format)
-        self.game = cast(Game, self.network)
-        self.rules: Rules = self.game.rules
+        self.shape, self.compute, self.train_settings, self.optimizer_settings = (
+            shape,
+            compute,
+            train,
+            optimizer,
+        )
+        self.network = network.to(compute.device).to(memory_format=compute.memory_format)
+        self.gan = cast(AdversarialModel, self.network)
+        self.objective: Objective = self.gan.objective
         self.batch_norms = batch_norms(self.network)
-        self.players = {"generator": self.game.generator, "discriminator": self.game.discriminator}
+        self.players = {"generator": self.gan.generator, "discriminator": self.gan.discriminator}
         self.optimizers = {
             name: optimizer.build(player.parameters()) for name, player in self.players.items()
         }
-        if self.rules.watch.diversity is not None and train.batch_size < 2:
+        if self.objective.monitor.diversity is not None and train.batch_size < 2:
             raise UserError(
                 "train.batch_size=1 leaves the alarm no two real pictures to compare; take at least 2, or "
                 "model.alarm_diversity=null"
             )
-        _check_betas(self.optimizers["discriminator"], self.rules)
+        _check_betas(self.optimizers["discriminator"], self.objective)
         self.beta2s = self._set_discriminator_betas()
-        self.watch = GameWatch(self.rules.watch, shape.channels, place.device)
+        self.monitor = GanMonitor(self.objective.monitor, shape.channels, compute.device)
         self.lr_scale = 1.0
         self.parts: dict[str, Stateful] = {
             "model": self.network,
             "optimizer": self.optimizers["generator"],
             "discriminator_optimizer": self.optimizers["discriminator"],
-            "watch": self.watch,
+            "watch": self.monitor,
         }
         self.model = self.network
         self.average = None
         if train.ema_halflife_images:
             # In a dict of its own, so that the average's weights are named as the network's are.
-            self.to_average = nn.ModuleDict({"generator": self.game.generator})
-            self.average = averaged(self.to_average, train.batch_size, train.ema_halflife_images)
+            self.to_average = nn.ModuleDict({"generator": self.gan.generator})
+            self.average = make_ema(self.to_average, train.batch_size, train.ema_halflife_images)
             self.parts["ema"] = self.average
             # What is looked at: the averaged generator beside the discriminator as it is.
             self.model = copy.copy(self.network)
             self.model._modules = dict(self.network._modules)
             self.model.generator = cast(nn.ModuleDict, self.average.module)["generator"]
-        self.shown = cast(Game, self.model)
-        if place.compile:
+        self.shown = cast(AdversarialModel, self.model)
+        if compute.compile:
             self._compile()
 
     def _compile(self) -> None:
-        self.game.generator.compile()
-        if self.rules.loss.penalty == "none":  # torch.compile has no second derivatives
-            self.game.discriminator.compile()
+        self.gan.generator.compile()
+        if self.objective.loss.penalty == "none":  # torch.compile has no second derivatives
+            self.gan.discriminator.compile()
 
     # -- one step
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
         seen = step * self.train_settings.batch_size
         lrs = self._set_schedules(step, seen)
-        gamma = self.rules.gamma_at(seen)
-        for player in (self.game.generator, self.game.discriminator):
+        gamma = self.objective.gamma_at(seen)
+        for player in (self.gan.generator, self.gan.discriminator):
             if not player.training:  # it was looked at
                 player.train()
-        for _ in range(self.rules.discriminator_steps):
+        for _ in range(self.objective.discriminator_steps):
             real_BCHW = self._unit(next_batch())
             judged = self._discriminator_step(real_BCHW, gamma)
-        made = self._generator_step(self._unit(next_batch()) if self.rules.loss.relativistic else real_BCHW)
+        made = self._generator_step(
+            self._unit(next_batch()) if self.objective.loss.relativistic else real_BCHW
+        )
         if self.average is not None:
             self.average.update_parameters(self.to_average)
-        self.watch.count((judged["d_right_real"] + judged["d_right_fake"]) / 2)
-        if self.watch.due(step + 1):
+        self.monitor.count((judged["d_right_real"] + judged["d_right_fake"]) / 2)
+        if self.monitor.due(step + 1):
             real_BCHW = whole_batch(real_BCHW, self.train_settings.accumulate_steps)
-            self.watch.check(step + 1, real_BCHW[:WATCHED], self._watched_pictures())
+            self.monitor.check(step + 1, real_BCHW[:WATCHED], self._watched_pictures())
         metrics: Metrics = {**judged, **made, **lrs}
-        if self.rules.loss.penalty != "none":
+        if self.objective.loss.penalty != "none":
             metrics["gamma"] = gamma
-        if self.watch.diversity is not None:
-            metrics["diversity"] = self.watch.diversity
+        if self.monitor.diversity is not None:
+            metrics["diversity"] = self.monitor.diversity
         metrics["loss"] = judged["d_loss"] + made["g_loss"]
         metrics["grad_norm"] = torch.hypot(judged["d_grad_norm"], made["g_grad_norm"])
         return metrics
@@ -120,8 +132,8 @@ class Adversarial:
         optimizer.zero_grad()
         totals, logits = dict[str, Tensor](), list[tuple[Tensor, Tensor]]()
         for real in real_BCHW.tensor_split(self.train_settings.accumulate_steps):
-            with torch.no_grad(), self.place.autocasting():
-                fake = self.game.generator(self.game.latents(len(real))).float()
+            with torch.no_grad(), self.compute.autocasting():
+                fake = self.gan.generator(self.gan.latents(len(real))).float()
             with self._judging():
                 loss, penalties, of_part = self._discriminator_loss(real, fake, gamma)
             share = len(real) / len(real_BCHW)
@@ -129,8 +141,8 @@ class Adversarial:
             _add(totals, {"d_loss": loss.detach(), **penalties}, share)
             logits.append(of_part)
         totals |= self._figures(*(torch.cat(values) for values in zip(*logits, strict=True)))
-        totals = average(self.game.discriminator.parameters(), totals, self.batch_norms)
-        totals["d_grad_norm"] = self._clipped(self.game.discriminator)
+        totals = all_reduce_mean(self.gan.discriminator.parameters(), totals, self.batch_norms)
+        totals["d_grad_norm"] = self._clipped(self.gan.discriminator)
         optimizer.step()
         return totals
 
@@ -142,7 +154,7 @@ class Adversarial:
         R1 and R2 are penalties at the pictures themselves, through the augmentation, as in R3GAN's code; the
         interpolated penalty lies between two pictures that D is shown.
         """
-        discriminator, loss = self.game.discriminator, self.rules.loss
+        discriminator, loss = self.gan.discriminator, self.objective.loss
         if loss.penalty == "zero_centred":
             real_BCHW, fake_BCHW = real_BCHW.requires_grad_(), fake_BCHW.requires_grad_()
         seen_real_BCHW, seen_fake_BCHW = self._augmented(real_BCHW), self._augmented(fake_BCHW)
@@ -166,17 +178,17 @@ class Adversarial:
         side of the middle between the two means.
         """
         real, fake = real_B.mean(), fake_B.mean()
-        border = 0.0 if self.rules.loss.has_zero else mean_over_processes((real + fake) / 2)
+        threshold = 0.0 if self.objective.loss.has_zero else mean_over_processes((real + fake) / 2)
         figures = {
             "logit_real": real,
             "logit_fake": fake,
             "logit_margin": real - fake,
-            "d_right_real": (real_B > border).float().mean(),
-            "d_right_fake": (fake_B < border).float().mean(),
+            "d_right_real": (real_B > threshold).float().mean(),
+            "d_right_fake": (fake_B < threshold).float().mean(),
         }
-        if self.rules.loss.probability == "single":
+        if self.objective.loss.probability == "single":
             figures |= {"d_real": real_B.sigmoid().mean(), "d_fake": fake_B.sigmoid().mean()}
-        elif self.rules.loss.probability == "pair":
+        elif self.objective.loss.probability == "pair":
             figures |= {
                 "d_real": (real_B - fake_B).sigmoid().mean(),
                 "d_fake": (fake_B - real_B).sigmoid().mean(),
@@ -185,35 +197,35 @@ class Adversarial:
 
     def _generator_step(self, real_BCHW: Tensor) -> dict[str, Tensor]:
         """One update against the discriminator as it is; relativistic losses look at real pictures too."""
-        discriminator, loss = self.game.discriminator, self.rules.loss
+        discriminator, loss = self.gan.discriminator, self.objective.loss
         optimizer, totals = self.optimizers["generator"], dict[str, Tensor]()
         optimizer.zero_grad()
         discriminator.requires_grad_(False)
         for real in real_BCHW.tensor_split(self.train_settings.accumulate_steps):
-            with self.place.autocasting():
-                fake = self.game.generator(self.game.latents(len(real)))
+            with self.compute.autocasting():
+                fake = self.gan.generator(self.gan.latents(len(real)))
                 fake_B = discriminator(self._augmented(fake)).float()
                 real_B = discriminator(self._augmented(real)).float() if loss.relativistic else None
             value, share = loss.generator(fake_B, real_B), len(real) / len(real_BCHW)
             (value * share).backward()
             _add(totals, {"g_loss": value.detach()}, share)
         discriminator.requires_grad_(True)
-        totals = average(self.game.generator.parameters(), totals, self.batch_norms)
-        totals["g_grad_norm"] = self._clipped(self.game.generator)
+        totals = all_reduce_mean(self.gan.generator.parameters(), totals, self.batch_norms)
+        totals["g_grad_norm"] = self._clipped(self.gan.generator)
         optimizer.step()
         return totals
 
     # -- what the steps are made of
 
     def _unit(self, x_BCHW: Tensor) -> Tensor:
-        return to_unit(x_BCHW, self.shape.levels).contiguous(memory_format=self.place.memory_format)
+        return to_unit(x_BCHW, self.shape.levels).contiguous(memory_format=self.compute.memory_format)
 
     def _augmented(self, x_BCHW: Tensor) -> Tensor:
-        return diff_augment(x_BCHW, self.rules.augment, self.rules.augment_probability)
+        return diff_augment(x_BCHW, self.objective.augment, self.objective.augment_probability)
 
     def _judging(self) -> AbstractContextManager[None] | torch.autocast:
         """In float32 where a gradient is penalised: squares of small gradients are lost in bfloat16."""
-        return self.place.autocasting() if self.rules.loss.penalty == "none" else nullcontext()
+        return self.compute.autocasting() if self.objective.loss.penalty == "none" else nullcontext()
 
     def _clipped(self, player: nn.Module) -> Tensor:
         """The norm of a player's gradient, which is then clipped if train.grad_clip says so."""
@@ -223,7 +235,7 @@ class Adversarial:
 
     def _set_discriminator_betas(self) -> dict[str, float]:
         """Both players' second betas at the start of training, where their optimizer has any."""
-        betas = self.rules.discriminator_betas
+        betas = self.objective.discriminator_betas
         for group in self.optimizers["discriminator"].param_groups:
             if betas is not None:
                 group["betas"] = (float(betas[0]), float(betas[1]))
@@ -232,24 +244,24 @@ class Adversarial:
 
     def _set_schedules(self, step: int, seen: int) -> dict[str, float]:
         """Learning rates and second betas of this step; returns the rates."""
-        lr = self.optimizer_settings.lr_at(step) * self.rules.lr_share_at(seen) * self.lr_scale
-        of_discriminator = self.rules.discriminator_lr
+        lr = self.optimizer_settings.lr_at(step) * self.objective.lr_share_at(seen) * self.lr_scale
+        of_discriminator = self.objective.discriminator_lr
         ratio = 1.0 if of_discriminator is None else of_discriminator / self.optimizer_settings.schedule.lr
         lrs = {"generator": lr, "discriminator": lr * ratio}
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = lrs[name]
                 if name in self.beta2s:
-                    group["betas"] = (group["betas"][0], self.rules.beta2_at(self.beta2s[name], seen))
+                    group["betas"] = (group["betas"][0], self.objective.beta2_at(self.beta2s[name], seen))
         return {"lr": lrs["generator"], "d_lr": lrs["discriminator"]}
 
     @torch.no_grad()
     def _watched_pictures(self) -> Tensor:
         """The generator's own pictures, not the average's, from latents that never change."""
-        player = self.game.generator
+        player = self.gan.generator
         player.eval()
-        with self.place.autocasting():
-            pictures = player(self.game.latents(WATCHED, generator(0, "watched latents"))).float()
+        with self.compute.autocasting():
+            pictures = player(self.gan.latents(WATCHED, generator(0, "watched latents"))).float()
         player.train()
         return pictures
 
@@ -265,13 +277,13 @@ class Adversarial:
     @torch.inference_mode()
     def eval_step(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         self.model.eval()
-        with self.place.autocasting():
-            return self.shown.evaluate(x_BCHW.contiguous(memory_format=self.place.memory_format), generator)
+        with self.compute.autocasting():
+            return self.shown.evaluate(x_BCHW.contiguous(memory_format=self.compute.memory_format), generator)
 
     @torch.inference_mode()
     def sample(self, n: int, generator: Random) -> Tensor:
         self.model.eval()
-        with self.place.autocasting():
+        with self.compute.autocasting():
             return self.shown.sample(n, generator)
 
     def reconstruct(self, x_BCHW: Tensor) -> Tensor | None:
@@ -280,15 +292,15 @@ class Adversarial:
     @torch.inference_mode()
     def interpolate(self, rows: int, columns: int, generator: Random) -> Tensor | None:
         self.model.eval()
-        with self.place.autocasting():
+        with self.compute.autocasting():
             return self.shown.interpolate(rows, columns, generator)
 
     def headline(self) -> str | None:
         return "frechet_distance"
 
 
-def _check_betas(optimizer: Optimizer, rules: Rules) -> None:
-    given = {"discriminator_betas": rules.discriminator_betas, "beta2_final": rules.beta2_final}
+def _check_betas(optimizer: Optimizer, objective: Objective) -> None:
+    given = {"discriminator_betas": objective.discriminator_betas, "beta2_final": objective.beta2_final}
     for name, value in given.items():
         if value is not None and "betas" not in optimizer.param_groups[0]:
             raise UserError(

@@ -11,7 +11,7 @@ from gentrain.data.build import check_data, image_shape
 from gentrain.errors import UserError
 from gentrain.metrics.domain import DIMS
 from gentrain.models.build import make_network, network_on_meta
-from gentrain.runtime.device import Place, check_device
+from gentrain.runtime.device import Compute, check_device
 from gentrain.runtime.distributed import sees_whole_batch
 from gentrain.runtime.ranks import check_batch
 from gentrain.runtime.seeding import seed_everything
@@ -51,11 +51,11 @@ def check_same_in_parts(config: Mapping[str, Any]) -> None:
         )
 
 
-def make_learner(config: Mapping[str, Any], place: Place) -> Learner:
+def make_learner(config: Mapping[str, Any], compute: Compute) -> Learner:
     """Model, optimizer and average; the initial weights are a function of the seed alone."""
     seed_everything(config["seed"], "weights")
     network = make_network(config)
     train = Train(**config["train"])
     family = registry.MODELS[config["model"]["name"]]
     optimizer = optimizer_settings(config["optimizer"], train.max_steps)
-    return registry.target(family.learner)(network, image_shape(config["data"]), optimizer, train, place)
+    return registry.target(family.learner)(network, image_shape(config["data"]), optimizer, train, compute)

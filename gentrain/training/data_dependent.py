@@ -11,8 +11,8 @@ import math
 import torch
 from torch import nn
 
-from gentrain.data.dataset import Images
-from gentrain.models.interface import SettlesOnPictures, StartsFromPictures
+from gentrain.data.dataset import ImageSplit
+from gentrain.models.interface import InitsFromData, RefitsBuffers
 from gentrain.runtime.seeding import generator
 
 PICTURES = 4096  # at most; as many as there are, if there are fewer
@@ -21,21 +21,21 @@ BATCH = 256
 START_NUMBERS, FEWEST = 2**27, 256
 
 
-def start(network: object, images: Images, seed: int) -> None:
+def init_from_data(network: object, images: ImageSplit, seed: int) -> None:
     """Initial weights from training pictures, before the first step of a new run."""
-    if isinstance(network, StartsFromPictures):
+    if isinstance(network, InitsFromData):
         dims = math.prod(images.take(torch.tensor([0])).shape[1:])
         most = max(FEWEST, START_NUMBERS // dims)
-        network.start_from(images.take(_chosen(images, seed)[:most]), generator(seed, "start"))
+        network.init_from_data(images.take(_chosen(images, seed)[:most]), generator(seed, "start"))
 
 
 @torch.no_grad()
-def settle(network: nn.Module, images: Images, seed: int) -> None:
+def refit_buffers(network: nn.Module, images: ImageSplit, seed: int) -> None:
     """What a network must know of the training pictures to be sampled, by its weights as they are now."""
-    if isinstance(network, SettlesOnPictures):
+    if isinstance(network, RefitsBuffers):
         network.eval()
-        network.settle(images.take(part) for part in _chosen(images, seed).split(BATCH))
+        network.refit_buffers(images.take(part) for part in _chosen(images, seed).split(BATCH))
 
 
-def _chosen(images: Images, seed: int) -> torch.Tensor:
+def _chosen(images: ImageSplit, seed: int) -> torch.Tensor:
     return torch.randperm(len(images), generator=generator(seed, "from pictures"))[:PICTURES]

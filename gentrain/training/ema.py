@@ -18,7 +18,7 @@ def decay(images_seen: int, batch_size: int, halflife_images: float) -> float:
     return float(0.5 ** (batch_size / min(halflife_images, max(1.0, RAMP * images_seen))))
 
 
-def averaged(model: nn.Module, batch_size: int, halflife_images: float) -> AveragedModel:
+def make_ema(model: nn.Module, batch_size: int, halflife_images: float) -> AveragedModel:
     """An average of `model`, to be moved on by `.update_parameters(model)` after each step."""
 
     def update(average: Tensors, current: Tensors, updates: Tensor | int) -> None:

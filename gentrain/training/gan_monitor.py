@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.models.gan.objective import WatchSettings
-from gentrain.runtime.collectives import from_main
+from gentrain.models.gan.objective import MonitorSettings
+from gentrain.runtime.collectives import broadcast_from_main
 from gentrain.runtime.seeding import generator
 
 FEATURES = (16, 32, 64)
@@ -54,7 +54,7 @@ def mean_distance(features_BF: Tensor) -> Tensor:
     return F.pdist(features_BF).mean() if len(features_BF) > 1 else features_BF.new_zeros(())
 
 
-class GameWatch:
+class GanMonitor:
     """Counts, check by check, for how long the game has been going wrong. Its state is part of a checkpoint.
 
     raised      what is wrong and what to try, in one line, if the step just taken found it for the
@@ -62,10 +62,10 @@ class GameWatch:
     sound_step  the last step up to which all was known to be well
     """
 
-    def __init__(self, settings: WatchSettings, channels: int, device: torch.device) -> None:
+    def __init__(self, settings: MonitorSettings, channels: int, device: torch.device) -> None:
         self.settings = settings
         self.raised: str | None = None
-        self.sound_step = 0
+        self.last_good_step = 0
         self.diversity: float | None = None
         self._features = RandomFeatures(channels).to(device)
         self._odd = self._winning = self._counted = 0
@@ -88,7 +88,7 @@ class GameWatch:
         real, fake = (mean_distance(self._features(x.float())) for x in (real_BCHW, fake_BCHW))
         # Real pictures that are all the same leave nothing to collapse from. Processes must decide alike, so
         # rank 0's number counts: on their devices the same pictures may differ in the last bits.
-        self.diversity = from_main(lambda: float(fake / real) if real > 0 else 1.0)
+        self.diversity = broadcast_from_main(lambda: float(fake / real) if real > 0 else 1.0)
         right = float(self._right) / max(1, self._counted)
         self._right, self._counted = torch.zeros_like(self._right), 0
         if step > settings.after_steps:
@@ -97,8 +97,8 @@ class GameWatch:
             winning = settings.d_right is not None and right >= settings.d_right
             self._odd = self._odd + 1 if odd else 0
             self._winning = self._winning + 1 if winning else 0
-        if self.well:
-            self.sound_step = step
+        if self.healthy:
+            self.last_good_step = step
         self.raised = self._sentence(right)
 
     def _sentence(self, right: float) -> str | None:
@@ -124,7 +124,7 @@ class GameWatch:
         return None
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """The last check was a good one."""
         return self._odd == self._winning == 0
 
@@ -137,7 +137,7 @@ class GameWatch:
             "counted": self._counted,
             "right": self._right,
             "diversity": self.diversity,
-            "sound_step": self.sound_step,
+            "sound_step": self.last_good_step,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
@@ -145,4 +145,4 @@ class GameWatch:
         self._odd, self._winning = state_dict["odd"], state_dict["winning"]
         self._counted = state_dict["counted"]
         self._right = state_dict["right"].to(self._right.device)
-        self.diversity, self.sound_step = state_dict["diversity"], state_dict["sound_step"]
+        self.diversity, self.last_good_step = state_dict["diversity"], state_dict["sound_step"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gentrain.data.build import Packed
 from gentrain.errors import UserError
-from gentrain.runtime.collectives import gather
+from gentrain.runtime.collectives import all_gather
 from gentrain.training.resume import Plan
 
 
@@ -20,7 +20,7 @@ def check_same_command(command: Plan) -> None:
         *(sorted(command.config[section].items()) for section in ("model", "optimizer", "train")),
         command.config["seed"],
     )
-    if len(set(gather(repr(meant)))) > 1:
+    if len(set(all_gather(repr(meant)))) > 1:
         raise UserError(
             "the processes of this run do not agree on what to do; give all the same command, and a run "
             "directory that is seen from all machines"
@@ -32,7 +32,7 @@ def check_same_pictures(command: Plan, data: Packed) -> None:
 
     It is also where all wait for all before a run is begun, so that none is in which one cannot take part.
     """
-    if len(set(gather(data.fingerprint))) > 1:
+    if len(set(all_gather(data.fingerprint))) > 1:
         raise UserError(
             f"data={command.config['data']['name']} has other pictures or labels on one machine than on "
             "another; give all processes of a run the same ones"

@@ -14,12 +14,12 @@ NextBatch = Callable[[], Tensor]
 Metrics = dict[str, Tensor | float]
 
 
-class Watch(Protocol):
+class Monitor(Protocol):
     """A look at whether training still goes well, beyond whether its figures are finite."""
 
     raised: str | None  # what is wrong and what to try, in one line, if the step just taken found it
-    sound_step: int  # the last step up to which all was known to be well
-    well: bool  # nothing bad was seen at the last look
+    last_good_step: int  # the last step up to which all was known to be well
+    healthy: bool  # nothing bad was seen at the last look
 
 
 class Learner(Protocol):
@@ -27,12 +27,12 @@ class Learner(Protocol):
 
     All randomness in `train_step` comes by `seeding.drawn` from what the loop seeds before each step, and
     elsewhere from the generator given. Gradients and figures are made those of all processes together by
-    `distributed.average`.
+    `distributed.all_reduce_mean`.
     """
 
     parts: dict[str, Stateful]  # everything that a checkpoint must hold, by name
     model: nn.Module  # the network to look at: with averaged weights where they are kept
-    watch: Watch | None  # None: only figures that are not finite are an alarm
+    monitor: Monitor | None  # None: only figures that are not finite are an alarm
     lr_scale: float  # a factor on every learning rate, 1 unless the loop has gone back after an alarm
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:

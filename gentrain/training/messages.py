@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from gentrain.config.overrides import quoted
-from gentrain.config.settings import View
-from gentrain.data.build import Packed, image_shape, view_of
+from gentrain.config.settings import Preprocessing
+from gentrain.data.build import Packed, image_shape, preprocessing_of
 from gentrain.errors import few
 from gentrain.runs import checkpoint as checkpoints
 from gentrain.runs.rundir import RunDir
 from gentrain.runtime.console import say
-from gentrain.runtime.device import Place
+from gentrain.runtime.device import Compute
 from gentrain.runtime.ranks import world_size
 from gentrain.training.learner import Learner
 from gentrain.training.optimizers import optimizer_settings
@@ -40,17 +40,21 @@ def say_start(
     directory: Path,
     data: Packed,
     learner: Learner,
-    place: Place,
+    compute: Compute,
     state: State,
     console: Console,
 ) -> None:
-    config, shape, view = command.config, image_shape(command.config["data"]), view_of(command.config["data"])
+    config, shape, view = (
+        command.config,
+        image_shape(command.config["data"]),
+        preprocessing_of(command.config["data"]),
+    )
     parameters = sum(p.numel() for p in learner.model.parameters())
-    where = place.describe() + (f", in each of {world_size()} processes" if world_size() > 1 else "")
+    where = compute.describe() + (f", in each of {world_size()} processes" if world_size() > 1 else "")
     say(
         console,
         f"{command.name}: {parameters / 1e6:.2f} M parameters; {data.counts['train']} training images "
-        f"{shape.width}x{shape.height}x{shape.channels} at {view.in_words}; {where}",
+        f"{shape.width}x{shape.height}x{shape.channels} at {view.description}; {where}",
     )
     for text in remarks(data, view):
         say(console, text)
@@ -70,7 +74,7 @@ def say_start(
         )
 
 
-def remarks(data: Packed, view: View) -> list[str]:
+def remarks(data: Packed, view: Preprocessing) -> list[str]:
     """What a person should know of the pictures before training on them."""
     said = []
     if data.bad:

@@ -13,13 +13,13 @@ from gentrain.images import ImageShape
 from gentrain.metrics.evaluate import evaluate_images
 from gentrain.models.interface import Generative, LossOfBatchMeans, Reconstructs, SameEachStep
 from gentrain.runs.checkpoint import Stateful
-from gentrain.runtime.device import Place
-from gentrain.runtime.distributed import average, batch_norms, mean_over_processes
+from gentrain.runtime.device import Compute
+from gentrain.runtime.distributed import all_reduce_mean, batch_norms, mean_over_processes
 from gentrain.runtime.seeding import Random
-from gentrain.training.ema import averaged, begin_at
+from gentrain.training.ema import begin_at, make_ema
 from gentrain.training.learner import Metrics, NextBatch
 from gentrain.training.optimizers import OptimizerSettings
-from gentrain.training.replay import Replayed
+from gentrain.training.replay import CapturedGradients
 
 
 class Minimize:
@@ -29,18 +29,23 @@ class Minimize:
     """
 
     def __init__(
-        self, network: nn.Module, shape: ImageShape, optimizer: OptimizerSettings, train: Train, place: Place
+        self,
+        network: nn.Module,
+        shape: ImageShape,
+        optimizer: OptimizerSettings,
+        train: Train,
+        compute: Compute,
     ) -> None:
-        self.shape, self.place = shape, place
+        self.shape, self.compute = shape, compute
         self.optimizer_settings, self.train_settings = optimizer, train
         # The average is taken of the network before it is compiled: it is only evaluated.
-        self.network = network.to(place.device).to(memory_format=place.memory_format)
+        self.network = network.to(compute.device).to(memory_format=compute.memory_format)
         self.average = (
-            averaged(self.network, train.batch_size, train.ema_halflife_images)
+            make_ema(self.network, train.batch_size, train.ema_halflife_images)
             if train.ema_halflife_images
             else None
         )
-        if place.compile:
+        if compute.compile:
             self.network.compile()
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = optimizer.build(self.parameters)
@@ -51,18 +56,18 @@ class Minimize:
         self.model: nn.Module = self.average.module if self.average is not None else self.network
         self.generative = cast(Generative, self.model)
         same = isinstance(network, SameEachStep) and network.same_each_step
-        replayed = place.cuda_graph and not place.compile and same
-        self.replayed = Replayed(lambda x_BCHW: self._gradients(x_BCHW, 0)) if replayed else None
-        self.watch = None
+        replayed = compute.cuda_graph and not compute.compile and same
+        self.replayed = CapturedGradients(lambda x_BCHW: self._gradients(x_BCHW, 0)) if replayed else None
+        self.monitor = None
         self.lr_scale = 1.0
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
         lr = self.optimizer_settings.lr_at(step) * self.lr_scale
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        x_BCHW = next_batch().contiguous(memory_format=self.place.memory_format)
+        x_BCHW = next_batch().contiguous(memory_format=self.compute.memory_format)
         figures = self._gradients(x_BCHW, step) if self.replayed is None else self.replayed(x_BCHW)
-        metrics = average(self.parameters, figures, self.batch_norms)
+        metrics = all_reduce_mean(self.parameters, figures, self.batch_norms)
         if self.train_settings.grad_clip is not None:
             grad_norm = clip_grad_norm_(self.parameters, self.train_settings.grad_clip)
         else:
@@ -82,7 +87,7 @@ class Minimize:
         whole = self._batch_means(parts)
         for part in parts:
             share = len(part) / len(x_BCHW)
-            with self.place.autocasting():
+            with self.compute.autocasting():
                 if whole is None:
                     loss, metrics = cast(Generative, self.network).train_loss(part, step)
                 else:
@@ -97,7 +102,7 @@ class Minimize:
         """What a family's loss must know of the whole batch before its first part; None: nothing."""
         if len(parts) == 1 or not isinstance(self.network, LossOfBatchMeans):
             return None
-        with self.place.autocasting():
+        with self.compute.autocasting():
             means = [(len(part), self.network.batch_means(part)) for part in parts]
         known = [count * mean for count, mean in means if mean is not None]
         return mean_over_processes(torch.stack(known).sum(0) / sum(map(len, parts))) if known else None
@@ -112,14 +117,14 @@ class Minimize:
     @torch.inference_mode()
     def eval_step(self, x_BCHW: Tensor, generator: Random) -> dict[str, Tensor]:
         self.model.eval()
-        with self.place.autocasting():
-            x_BCHW = x_BCHW.contiguous(memory_format=self.place.memory_format)
+        with self.compute.autocasting():
+            x_BCHW = x_BCHW.contiguous(memory_format=self.compute.memory_format)
             return evaluate_images(self.generative, self.shape, x_BCHW, generator)
 
     @torch.inference_mode()
     def sample(self, n: int, generator: Random) -> Tensor:
         self.model.eval()
-        with self.place.autocasting():
+        with self.compute.autocasting():
             return self.generative.sample(n, generator)
 
     @torch.inference_mode()
@@ -127,7 +132,7 @@ class Minimize:
         if not isinstance(self.model, Reconstructs):
             return None
         self.model.eval()
-        with self.place.autocasting():
+        with self.compute.autocasting():
             return self.model.reconstruct(x_BCHW)
 
     def interpolate(self, rows: int, columns: int, generator: Random) -> Tensor | None:

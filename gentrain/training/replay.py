@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gentrain.runtime.cuda_graph import record
+from gentrain.runtime.cuda_graph import capture
 from gentrain.training.learner import Metrics
 
 Gradients = Callable[[Tensor], Metrics]
@@ -22,7 +22,7 @@ Gradients = Callable[[Tensor], Metrics]
 WARM_STEPS = 3
 
 
-class Replayed:
+class CapturedGradients:
     """Calls `gradients`, which must leave new gradients in the parameters, by replay where that is possible.
 
     All batches must have one shape. Where recording fails, one line says so, and steps go on unrecorded. A
@@ -48,7 +48,7 @@ class Replayed:
     def _record(self, x_BCHW: Tensor) -> None:
         static_BCHW = x_BCHW.clone()
         try:
-            self._replay = record(lambda: self._gradients(static_BCHW))
+            self._replay = capture(lambda: self._gradients(static_BCHW))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

@@ -22,49 +22,49 @@ LR_FACTOR = 0.5  # of all learning rates, each time
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Alarm:
     """Something that calls for an answer."""
 
     sentence: str  # what is wrong and what to try, in one line
     fatal: bool  # there is no use in going on
-    sound_step: int  # until when all was known to be well
+    last_good_step: int  # until when all was known to be well
 
 
-def respond(this: Fit, state: State, trouble: Trouble) -> bool:
+def respond(this: Fit, state: State, alarm: Alarm) -> bool:
     """Do as train.on_alarm says. True if the run was set back.
 
     Raises RunFailed to stop: as asked for, or because there is nothing to go back to, or no try left.
     """
     settings = this.settings
-    if settings.on_alarm == "warn" and not trouble.fatal:
-        this.display.say(f"alarm: {trouble.sentence}")
+    if settings.on_alarm == "warn" and not alarm.fatal:
+        this.display.say(f"alarm: {alarm.sentence}")
         return False
     if settings.on_alarm != "rollback":
-        raise RunFailed(f"stopped: {trouble.sentence}; {_last_sound(this, trouble)}")
+        raise RunFailed(f"stopped: {alarm.sentence}; {_last_sound(this, alarm)}")
     if state.rollbacks >= settings.max_rollbacks:
         raise RunFailed(
-            f"stopped after {state.rollbacks} rollbacks: {trouble.sentence}; {_last_sound(this, trouble)}"
+            f"stopped after {state.rollbacks} rollbacks: {alarm.sentence}; {_last_sound(this, alarm)}"
         )
-    stored = checkpoint.from_main(lambda: _go_back(this, trouble))
+    stored = checkpoint.from_main(lambda: _go_back(this, alarm))
     if stored is None:
-        raise RunFailed(f"stopped: {trouble.sentence}; no checkpoint from before it is left")
+        raise RunFailed(f"stopped: {alarm.sentence}; no checkpoint from before it is left")
     load_parts(this.learner.parts, stored, this.run.path)
     state.step, state.best, state.pending = stored.step, stored.best, list(stored.pending)
-    if this.learner.watch is not None:
-        this.learner.watch.sound_step = max(this.learner.watch.sound_step, stored.step)
-    state.settled_at = None  # these are other weights, though of a step that was seen before
+    if this.learner.monitor is not None:
+        this.learner.monitor.last_good_step = max(this.learner.monitor.last_good_step, stored.step)
+    state.refitted_at = None  # these are other weights, though of a step that was seen before
     state.rollbacks += 1
     this.learner.lr_scale = lr_scale(state)
     this.tracker.rewind(state.step)
     this.display.say(
-        f"alarm: {trouble.sentence}. Going back to step {state.step} with learning rates times "
+        f"alarm: {alarm.sentence}. Going back to step {state.step} with learning rates times "
         f"{this.learner.lr_scale:g} (rollback {state.rollbacks} of {settings.max_rollbacks})"
     )
     return True
 
 
-def _go_back(this: Fit, trouble: Trouble) -> checkpoint.Checkpoint | None:
-    stored, complaints = checkpoint.go_back(this.run.checkpoints, trouble.sound_step)
+def _go_back(this: Fit, alarm: Alarm) -> checkpoint.Checkpoint | None:
+    stored, complaints = checkpoint.go_back(this.run.checkpoints, alarm.last_good_step)
     for complaint in complaints:
         this.display.say(complaint)
     if stored is not None and not (this.run.checkpoints / "best.pt").is_file():
@@ -82,11 +82,11 @@ def noise_of_step(state: State) -> tuple[str | int, ...]:
     return ("train", state.step, *again)
 
 
-def _last_sound(this: Fit, trouble: Trouble) -> str:
+def _last_sound(this: Fit, alarm: Alarm) -> str:
     good = [
         path
         for path in newest_first(this.run.checkpoints)
-        if (step := step_of(path)) is not None and step <= trouble.sound_step
+        if (step := step_of(path)) is not None and step <= alarm.last_good_step
     ]
     if not good:
         return "no checkpoint from before it is left"

@@ -13,8 +13,8 @@ from torch import nn
 
 from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
-from gentrain.data.build import Packed, open_data, view_of
-from gentrain.data.dataset import Images
+from gentrain.data.build import Packed, open_data, preprocessing_of
+from gentrain.data.dataset import ImageSplit
 from gentrain.data.fingerprints import difference, parts_of
 from gentrain.errors import Interrupted, RunFailed, UserError
 from gentrain.metrics.extractors import make_extractor
@@ -29,12 +29,12 @@ from gentrain.runs.stored_config import as_yaml
 from gentrain.runs.tracking import NoTracker, Tracker
 from gentrain.runtime import collectives, distributed
 from gentrain.runtime.console import Display, console_of_rank, preparing, say
-from gentrain.runtime.device import Place, resolve, set_up
+from gentrain.runtime.device import Compute, resolve, set_up
 from gentrain.runtime.files import of_the_machine
 from gentrain.runtime.ranks import is_main, world_size
 from gentrain.runtime.signals import StopRequest
 from gentrain.training.build import make_learner
-from gentrain.training.data_dependent import settle, start
+from gentrain.training.data_dependent import init_from_data, refit_buffers
 from gentrain.training.failures import failures_explained, files_explained
 from gentrain.training.in_common import check_same_command, check_same_pictures
 from gentrain.training.learner import Learner
@@ -58,7 +58,7 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
     command, console = plan(config, overrides), console_of_rank()
     check_fits(command.config)
     with (
-        collectives.together(resolve(command.config["device"]["name"])),
+        collectives.process_group(resolve(command.config["device"]["name"])),
         StopRequest() as stop,
         ExitStack() as held,
         failures_explained(command.config),
@@ -74,18 +74,20 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
         elif command.start_from is not None:
             stored = checkpoints.from_main(partial(checkpoints.load_or_explain, command.start_from))
         with preparing(console) as progress:
-            data = collectives.in_turn(partial(open_data, command.config["data"], progress))
-        place = set_up(command.config["device"])
-        learner = make_learner(command.config, place)
+            data = collectives.main_first(partial(open_data, command.config["data"], progress))
+        compute = set_up(command.config["device"])
+        learner = make_learner(command.config, compute)
         state = _take_over(command, learner, data, stored, console)
         check_same_pictures(command, data)
-        train_images = Images(data.split("train"), view_of(command.config["data"]), place.device)
+        train_images = ImageSplit(
+            data.split("train"), preprocessing_of(command.config["data"]), compute.device
+        )
         _begin(command, learner, train_images, stored)
         if not command.resumes:  # only now: what cannot begin leaves no empty run behind
             directory = _new_directory(command, held)
         with directory.checked():
             tracker = (
-                _record(command, directory, data, learner, place, state, console)
+                _record(command, directory, data, learner, compute, state, console)
                 if is_main()
                 else NoTracker()
             )
@@ -93,9 +95,9 @@ def run(config: dict[str, Any], overrides: list[str], judge: Judge | None = None
             if judge is not None:  # a search goes on with its own command
                 again = "give the same command"
             with files_explained(again):
-                say_start(command, directory.path, data, learner, place, state, console)
+                say_start(command, directory.path, data, learner, compute, state, console)
                 fit_with = _fit_with(
-                    command, directory, data, train_images, learner, place, state, tracker, stop, console
+                    command, directory, data, train_images, learner, compute, state, tracker, stop, console
                 )
                 _train(replace(fit_with, judge=judge), state, console)
 
@@ -109,7 +111,7 @@ def _new_directory(command: Plan, held: ExitStack) -> RunDir:
         held.callback(made[0].unlock)
         return str(made[0].path)
 
-    path = Path(collectives.from_main(make))
+    path = Path(collectives.broadcast_from_main(make))
     return made[0] if made else RunDir(path)
 
 
@@ -170,18 +172,18 @@ def _refuse_diverged(command: Plan, learner: Learner, stored: Checkpoint) -> Non
             raise UserError(f"{said}; go on from an earlier checkpoint file, if there is one, with resume=")
 
 
-def _begin(command: Plan, learner: Learner, images: Images, stored: Checkpoint | None) -> None:
+def _begin(command: Plan, learner: Learner, images: ImageSplit, stored: Checkpoint | None) -> None:
     """The first weights of a new run, and all that follows from them: before anything of it is written."""
     network, seed = cast(nn.Module, learner.parts["model"]), command.config["seed"]
     if stored is None and command.weights_from is None:
-        collectives.from_main(partial(start, network, images, seed))
-    distributed.same_as_main(network)
+        collectives.broadcast_from_main(partial(init_from_data, network, images, seed))
+    distributed.broadcast_weights(network)
     if stored is None:
         learner.weights_replaced()
     # What was taken over is saved before the first step, and may have been settled on other pictures.
     if command.start_from is not None or command.weights_from is not None:
         for each in learner.networks():
-            settle(each, images, seed)
+            refit_buffers(each, images, seed)
 
 
 def _weights_to_start_from(command: Plan, console: Console) -> Checkpoint:
@@ -207,7 +209,7 @@ def _record(
     directory: RunDir,
     data: Packed,
     learner: Learner,
-    place: Place,
+    compute: Compute,
     state: State,
     console: Console,
 ) -> Tracker:
@@ -247,7 +249,7 @@ def _record(
     }
     directory.record_images(data)
     parameters = sum(p.numel() for p in learner.model.parameters())
-    directory.record_session(state.step, place.describe(), parameters, facts | data.facts)
+    directory.record_session(state.step, compute.describe(), parameters, facts | data.facts)
     if not command.resumes:
         tracker.flush()
         directory.begun()
@@ -258,17 +260,17 @@ def _fit_with(
     command: Plan,
     directory: RunDir,
     data: Packed,
-    train: Images,
+    train: ImageSplit,
     learner: Learner,
-    place: Place,
+    compute: Compute,
     state: State,
     tracker: Tracker | NoTracker,
     stop: StopRequest,
     console: Console,
 ) -> Fit:
     settings, seed = Train(**command.config["train"]), command.config["seed"]
-    valid = Images(data.split("valid"), view_of(command.config["data"]), place.device)
-    distance = _distance(settings, valid, place, console)
+    valid = ImageSplit(data.split("valid"), preprocessing_of(command.config["data"]), compute.device)
+    distance = _distance(settings, valid, compute, console)
     if distance is not None and is_main():
         directory.record_measure(TAG, distance.measured)
     return Fit(
@@ -287,11 +289,13 @@ def _fit_with(
     )
 
 
-def _distance(settings: Train, valid: Images, place: Place, console: Console) -> ValidationDistance | None:
+def _distance(
+    settings: Train, valid: ImageSplit, compute: Compute, console: Console
+) -> ValidationDistance | None:
     """What measures valid/frechet_distance, if it is asked for and there are pictures enough."""
     if settings.frechet_samples is None:
         return None
-    extractor = make_extractor("domain", place.device)
+    extractor = make_extractor("domain", compute.device)
     reason = too_few(valid, extractor)
     if reason is not None:
         say(console, reason)

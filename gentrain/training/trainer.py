@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gentrain.config.settings import Train
 from gentrain.data.batches import Batches
-from gentrain.data.dataset import Images
+from gentrain.data.dataset import ImageSplit
 from gentrain.errors import RunFailed
 from gentrain.images import to_picture
 from gentrain.metrics.evaluate import evaluate_split, means
@@ -32,9 +32,9 @@ from gentrain.runtime.console import Display
 from gentrain.runtime.ranks import is_main
 from gentrain.runtime.seeding import generator, image_streams, seed_step
 from gentrain.runtime.signals import StopRequest
-from gentrain.training.data_dependent import settle
+from gentrain.training.data_dependent import refit_buffers
 from gentrain.training.learner import Learner, Metrics
-from gentrain.training.rollback import Trouble, lr_scale, noise_of_step, respond
+from gentrain.training.rollback import Alarm, lr_scale, noise_of_step, respond
 
 RECONSTRUCTIONS = 32
 INTERPOLATIONS = 8  # from one picture to another, in as many steps
@@ -48,7 +48,7 @@ class State:
     best: dict[str, Any] | None = None
     pending: list[str] = field(default_factory=list)
     rollbacks: int = 0  # how often the run has gone back after an alarm
-    settled_at: int | None = None  # the step up to which `settle` has seen the weights
+    refitted_at: int | None = None  # the step up to which `refit_buffers` has seen the weights
     pruned: bool = False  # the judge has ended the run early
 
 
@@ -62,7 +62,7 @@ class Fit:
 
     learner: Learner
     batches: Batches
-    valid: Images
+    valid: ImageSplit
     settings: Train
     seed: int
     run: RunDir
@@ -91,14 +91,14 @@ def fit(this: Fit, state: State) -> State:
         this.stop.agree_after_step()
         look = logs or saves or bool(checks) or this.stop.requested
         look = look or this.batches.images.device.type == "cpu"
-        trouble = _trouble(this, state.step, metrics, look)
+        alarm = _trouble(this, state.step, metrics, look)
         clock.stop(settings.batch_size)
-        if logs or checks or saves or trouble is not None or this.stop.requested:
+        if logs or checks or saves or alarm is not None or this.stop.requested:
             this.run.check()
-        if trouble is not None and logs:
+        if alarm is not None and logs:
             _log(this, state.step, metrics, clock)  # before it stops; going back cuts it off again
             logs = False
-        if trouble is not None and respond(this, state, trouble):
+        if alarm is not None and respond(this, state, alarm):
             state.pending = _duties(this, state, state.pending)  # that the checkpoint has not done yet
             save(this, state)  # that it went back
             continue
@@ -109,9 +109,9 @@ def fit(this: Fit, state: State) -> State:
             state.pending = _duties(this, state, checks)
         stopping = this.stop.requested  # asked once: what is decided upon it must agree
         if stopping and not look:
-            trouble = _trouble(this, state.step, metrics, look=True)
-            if trouble is not None and trouble.fatal:
-                raise RunFailed(trouble.sentence)
+            alarm = _trouble(this, state.step, metrics, look=True)
+            if alarm is not None and alarm.fatal:
+                raise RunFailed(alarm.sentence)
         if saves or stopping or state.pruned:
             save(this, state)
         if stopping:
@@ -168,7 +168,9 @@ def _evaluate(this: Fit, state: State) -> bool:
         if found is None:
             return False
         values[TAG] = found
-    values = collectives.from_main(partial(dict, values))  # all have the same, so that they decide alike
+    values = collectives.broadcast_from_main(
+        partial(dict, values)
+    )  # all have the same, so that they decide alike
     this.run.check()  # once more: what took long may have seen the directory go
     this.tracker.scalars(state.step, values)
     this.display.figures(state.step, values)
@@ -228,10 +230,10 @@ def _sample(this: Fit, state: State) -> bool:
 
 def _settle(this: Fit, state: State) -> None:
     """Before the network is sampled or saved: once a step, and only for families that ask for it."""
-    if state.settled_at != state.step:
+    if state.refitted_at != state.step:
         for network in this.learner.networks():
-            settle(network, this.batches.images, this.seed)
-        state.settled_at = state.step
+            refit_buffers(network, this.batches.images, this.seed)
+        state.refitted_at = state.step
 
 
 def save(this: Fit, state: State, name: str | None = None) -> None:
@@ -256,8 +258,10 @@ def _write(this: Fit, state: State, name: str | None) -> None:
         state.rollbacks,
     )
     checkpoint.save(this.run.checkpoints / (name or checkpoint.file_name(state.step)), content)
-    watch = this.learner.watch
-    keep_from = watch.sound_step if watch is not None and this.settings.on_alarm == "rollback" else None
+    monitor = this.learner.monitor
+    keep_from = (
+        monitor.last_good_step if monitor is not None and this.settings.on_alarm == "rollback" else None
+    )
     checkpoint.prune(this.run.checkpoints, this.settings.keep_last, keep_from)
 
 
@@ -268,14 +272,14 @@ def _log(this: Fit, step: int, metrics: Metrics, clock: _Clock) -> None:
     this.display.figures(step, values)
 
 
-def _trouble(this: Fit, step: int, metrics: Metrics, look: bool) -> Trouble | None:
+def _trouble(this: Fit, step: int, metrics: Metrics, look: bool) -> Alarm | None:
     """What is wrong after a step: a loss or gradient that is not finite, or what the learner's watch says.
 
     `look`: whether to ask for the step's figures, which a GPU has to be waited for.
     """
-    watch = this.learner.watch
+    monitor = this.learner.monitor
     # Figures were finite whenever a checkpoint was written; a watch may know of more that was not well.
-    sound_step = step - 1 if watch is None or watch.well else watch.sound_step
+    last_good_step = step - 1 if monitor is None or monitor.healthy else monitor.last_good_step
     if look:
         loss, grad_norm, lr = (float(metrics[name]) for name in ("loss", "grad_norm", "lr"))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
@@ -284,9 +288,9 @@ def _trouble(this: Fit, step: int, metrics: Metrics, look: bool) -> Trouble | No
                 f"learning rate {lr:g}; try a lower optimizer.lr, more "
                 "optimizer.warmup_steps or a smaller train.grad_clip"
             )
-            return Trouble(sentence, True, sound_step)
-    if watch is not None and watch.raised is not None:
-        return Trouble(f"at step {step} {watch.raised}", False, sound_step)
+            return Alarm(sentence, True, last_good_step)
+    if monitor is not None and monitor.raised is not None:
+        return Alarm(f"at step {step} {monitor.raised}", False, last_good_step)
     return None
 
 

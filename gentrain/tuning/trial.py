@@ -32,7 +32,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Judge:
+class StudyPruner:
     """What the training loop asks after each evaluation; see gentrain.training.trainer.Judge."""
 
     trial: Trial
@@ -74,7 +74,7 @@ def _trained(search: Search, trial: Trial, run_dir: Path) -> Outcome:
     overrides = search.typed(trial.params)
     try:
         config = search.trial_config(trial.params, run_dir)
-        run.run(config, overrides, Judge(trial, search.metric, config["model"]["name"]))
+        run.run(config, overrides, StudyPruner(trial, search.metric, config["model"]["name"]))
     except (NoSuchFigure, Busy):  # a person may have just resumed the trial by hand: it has not failed
         raise
     except (UserError, RunFailed) as error:

@@ -20,7 +20,9 @@ GAP, FONT = 2, 12
 SMALLEST_CELL = 48  # pixels: smaller pictures are enlarged by a whole factor
 
 
-def sheet(rows_RKCHW: Tensor, titles: Sequence[str] = (), headings: Sequence[str] = ()) -> Image.Image:
+def labelled_grid(
+    rows_RKCHW: Tensor, titles: Sequence[str] = (), headings: Sequence[str] = ()
+) -> Image.Image:
     """A picture of R rows of K pictures, with a title left of each row and a heading above each column."""
     factor = enlargement(rows_RKCHW.shape[-1])
     rows, count = rows_RKCHW.shape[:2]
@@ -49,7 +51,7 @@ def enlarged(image: Image.Image, factor: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def moving(rows_NTCHW: Tensor, milliseconds: int) -> bytes:
+def animation(rows_NTCHW: Tensor, milliseconds: int) -> bytes:
     """An endless GIF of N pictures side by side that go through T frames and back."""
     factor, frames = enlargement(rows_NTCHW.shape[-1]), []
     for images_NCHW in rows_NTCHW.unbind(1):

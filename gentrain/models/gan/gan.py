@@ -19,7 +19,7 @@ from gentrain.errors import UserError
 from gentrain.images import ImageShape, to_levels, to_unit
 from gentrain.models.gan.augment import MOST, Change
 from gentrain.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
-from gentrain.models.gan.objective import LOSSES, LossName, Rules, WatchSettings
+from gentrain.models.gan.objective import LOSSES, LossName, MonitorSettings, Objective
 from gentrain.models.gan.r3 import Block, R3Discriminator, R3Generator
 from gentrain.runtime.seeding import Random, normal_noise
 
@@ -63,10 +63,10 @@ class GAN(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.latent_dim = shape, latent_dim
-        watch = WatchSettings(
+        monitor = MonitorSettings(
             alarm_every_steps, alarm_after_steps, alarm_checks, alarm_diversity, alarm_d_right
         )
-        self.rules = Rules(
+        self.objective = Objective(
             LOSSES[loss],
             discriminator_steps,
             gamma,
@@ -78,7 +78,7 @@ class GAN(nn.Module):
             discriminator_betas,
             augment,
             augment_probability,
-            watch,
+            monitor,
         )
         self.generator: R3Generator | DCGANGenerator
         self.discriminator: R3Discriminator | DCGANDiscriminator
@@ -97,7 +97,7 @@ class GAN(nn.Module):
                 )
             size, doublings = smallest_size(shape, 1)
             of_stages = stage_widths(doublings, widths)
-            batch_norm = self.rules.loss.penalty == "none"
+            batch_norm = self.objective.loss.penalty == "none"
             self.generator = DCGANGenerator(latent_dim, shape.channels, of_stages, size)
             self.discriminator = DCGANDiscriminator(shape.channels, of_stages, size, batch_norm)
 

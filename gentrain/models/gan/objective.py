@@ -141,7 +141,7 @@ def between(real_BCHW: Tensor, fake_BCHW: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class WatchSettings:
+class MonitorSettings:
     """configs/model/gan.yaml, under `model.alarm_...`."""
 
     every_steps: int
@@ -152,7 +152,7 @@ class WatchSettings:
 
 
 @dataclass(frozen=True)
-class Rules:
+class Objective:
     """configs/model/gan.yaml says what each setting is."""
 
     loss: AdversarialLoss
@@ -166,7 +166,7 @@ class Rules:
     discriminator_betas: tuple[float, float] | None
     augment: Sequence[Change]
     augment_probability: float
-    watch: WatchSettings
+    monitor: MonitorSettings
 
     def gamma_at(self, images_seen: int) -> float:
         return annealed(self.gamma, self.gamma_final, images_seen, self.anneal_images)

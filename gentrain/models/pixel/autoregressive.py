@@ -54,7 +54,7 @@ class Trunk(Protocol):
 
 
 @dataclass
-class State:
+class DrawingState:
     """A batch of pictures in the making: the trunk's buffers, and where we are."""
 
     trunk: Cache
@@ -142,7 +142,7 @@ class Autoregressive(nn.Module):
 
     # -- pixel after pixel: what gentrain.models.pixel.sampler.PixelByPixel asks for
 
-    def begin(self, batch: int, height: int, width: int) -> State:
+    def begin(self, batch: int, height: int, width: int) -> DrawingState:
         weight = self.embedding.weight
         # bfloat16 is no exact sampler on a CPU, and no faster one at these sizes.
         fast = weight.is_cuda and torch.is_autocast_enabled("cuda")
@@ -150,11 +150,11 @@ class Autoregressive(nn.Module):
         row_1 = torch.zeros(1, dtype=torch.int64, device=weight.device)
         position_WE = torch.zeros_like(self.column_position_WE)
         with torch.autocast(weight.device.type, enabled=False):
-            return State(
+            return DrawingState(
                 cast(Trunk, self.trunk).begin(batch, width, dtype), self.head.prepare(), row_1, position_WE
             )
 
-    def row(self, state: State, above_WBC: Tensor | None) -> None:
+    def row(self, state: DrawingState, above_WBC: Tensor | None) -> None:
         above_BWE = None
         if above_WBC is not None:
             above_BWE = self.embed(above_WBC.transpose(0, 1)) + state.position_WE
@@ -163,14 +163,14 @@ class Autoregressive(nn.Module):
         torch.add(here_1E, self.column_position_WE, out=state.position_WE)
         state.row_1 += 1
 
-    def pixel(self, state: State, column: int, left_BC: Tensor | None) -> Tensor:
+    def pixel(self, state: DrawingState, column: int, left_BC: Tensor | None) -> Tensor:
         left_BE = None
         if left_BC is not None:
             left_BE = self.embed(left_BC) + state.position_WE[column - 1]
         features_BS = state.trunk.pixel(column, left_BE)
         return self.head(features_BS.to(self.embedding.weight.dtype))
 
-    def level_logits(self, state: State, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
+    def level_logits(self, state: DrawingState, params: Tensor, channel: int, earlier: Tensor) -> Tensor:
         return self.head.level_logits(state.head, params, channel, earlier)
 
     def bytes_per_image(self, height: int, width: int) -> int:

@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 
 from gentrain.errors import UserError
 from gentrain.images import ImageShape
-from gentrain.runtime.cuda_graph import record
+from gentrain.runtime.cuda_graph import capture
 from gentrain.runtime.seeding import SEEDS, Random, whole_numbers
 from gentrain.runtime.streams import Streams
 
@@ -190,7 +190,7 @@ def _draw_rows(
         # Two rows are drawn as they come, which also prepares every kernel; from then on one recorded row is
         # replayed: one launch a row instead of several a layer and pixel.
         if device.type == "cuda" and rows.net.recordable and number == 2:
-            replay = record(partial(rows.next_row, first=False))
+            replay = capture(partial(rows.next_row, first=False))
         if replay is not None:
             replay()
         else:
