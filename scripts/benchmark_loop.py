@@ -39,7 +39,8 @@ from gentrain.runtime.signals import StopRequest
 from gentrain.training.build import make_learner
 from gentrain.training.ema import make_ema
 from gentrain.training.optimizers import optimizer_settings
-from gentrain.training.trainer import Fit, State, fit
+from gentrain.training.state import State
+from gentrain.training.trainer import Trainer
 
 
 def compose(overrides: list[str], steps: int) -> dict[str, Any]:
@@ -169,9 +170,12 @@ def one_round(config: dict[str, Any], data: Packed, compute: Compute, folder: Pa
 
     display.advance = advance_and_take_turns  # type: ignore[method-assign]
     with StopRequest() as stop, display:
-        this = Fit(learner, batches, images[1], train, 0, run, "", data.fingerprint, tracker, display, stop)
+        state = State()
+        trainer = Trainer(
+            learner, batches, images[1], train, 0, run, "", data.fingerprint, tracker, display, stop, state
+        )
         begun = time.perf_counter()
-        fit(this, State())
+        trainer.fit()
         seconds = time.perf_counter() - begun - aside
     tracker.close()
     run.unlock()

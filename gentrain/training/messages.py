@@ -20,7 +20,7 @@ from gentrain.runtime.ranks import world_size
 from gentrain.training.learner import Learner
 from gentrain.training.optimizers import optimizer_settings
 from gentrain.training.resume import Plan
-from gentrain.training.trainer import State
+from gentrain.training.state import State
 
 
 def as_typed(key: str, path: Path) -> str:

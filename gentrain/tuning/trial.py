@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StudyPruner:
-    """What the training loop asks after each evaluation; see gentrain.training.trainer.Judge."""
+    """What the training loop asks after each evaluation; see gentrain.training.trainer.ShouldPrune."""
 
     trial: Trial
     metric: str
