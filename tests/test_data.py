@@ -21,11 +21,11 @@ from gentrain.data.build import check_data, open_data
 from gentrain.data.dataset import ImageSplit
 from gentrain.data.fingerprints import Difference, compare
 from gentrain.data.reading import splitting
+from gentrain.data.reading.downloads import cache_dir
 from gentrain.data.reading.rows import Rows, arrange, in_parallel, save_array
 from gentrain.data.reading.splitting import split as split_up
 from gentrain.data.sources.anime import HELD_OUT, grey_or_color
 from gentrain.errors import RunFailed, UserError
-from gentrain.runtime.files import cache_dir
 from gentrain.runtime.seeding import generator
 
 VIEW = {

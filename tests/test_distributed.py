@@ -159,7 +159,7 @@ def test_of_few_pictures_some_processes_draw_none(family: str, monkeypatch: pyte
             hydra.compose("config", [*FAMILIES[family], "data=folder", "data.size=8", "device=cpu"])
         )
     learner = make_learner(config, set_up(config["device"]))
-    monkeypatch.setattr(distributed, "gather_rows", lambda rows: rows)
+    monkeypatch.setattr(distributed, "all_gather_rows", lambda rows: rows)
     counts = []
     for rank in range(4):
         as_rank(monkeypatch, rank, 4)
@@ -188,7 +188,7 @@ def test_processes_ask_each_other_every_half_second_of_steps(monkeypatch: pytest
         return found
 
     monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(signals, "largest", largest)
+    monkeypatch.setattr(signals, "all_reduce_max", largest)
     stop = StopRequest()
     assert steps_that_ask(22, 0.09) == [1, 3, 7, 12, 17, 22]
     for _ in range(3):  # the batches of an evaluation, which are faster than steps
@@ -296,7 +296,7 @@ def two_processes(*arguments: str, before: str = "") -> list[subprocess.Complete
 
 # Rank 1 sends itself a signal in its step after `step` others.
 SIGNALLED = """
-from gentrain.learners.minimize import Minimize
+from gentrain.training.minimize import Minimize
 original = Minimize.train_step
 def train_step(self, next_batch, step):
     if step == {step} and rank == 1: os.kill(os.getpid(), signal.{name})
@@ -412,7 +412,7 @@ def test_what_only_one_process_cannot_do_ends_all(tiny: list[str], gentrain: Com
     """While the others wait for it without a limit, and before there is a run."""
     no_folder = """
 from gentrain.errors import UserError
-from gentrain.tasks import train
+from gentrain.training import run as train
 original = train.open_data
 def open_data(section, progress):
     if rank == 1: raise UserError("there is no such folder here")
@@ -442,7 +442,7 @@ def test_all_processes_must_mean_the_same(whole: list[str], gentrain: Command) -
 def test_all_processes_must_have_the_same_pictures(tiny: list[str], gentrain: Command) -> None:
     other_pictures = """
 from dataclasses import replace
-from gentrain.tasks import train
+from gentrain.training import run as train
 original = train.open_data
 def open_data(section, progress):
     return replace(original(section, progress), fingerprint=f"of machine {rank}")
@@ -464,7 +464,7 @@ def test_a_finished_run_is_said_and_written_to_be_finished_by_rank_0(
     """One that was killed between its last checkpoint and its last word."""
     Path("whole/result.json").unlink()
     rank_0_writes = """
-from gentrain.rundir import RunDir
+from gentrain.runs.rundir import RunDir
 if rank != 0: del RunDir.write_result
 """
     done = two_processes("resume=whole", before=rank_0_writes)

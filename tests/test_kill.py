@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 DIE = "import os, signal\ndie = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
 MOMENTS = {
     "before the first save": """
-from gentrain.learners.minimize import Minimize
+from gentrain.training.minimize import Minimize
 original = Minimize.train_step
 def train_step(self, next_batch, step):
     if step == 1: die()
@@ -24,7 +24,7 @@ def train_step(self, next_batch, step):
 Minimize.train_step = train_step
 """,
     "in mid-step": """
-from gentrain.learners.minimize import Minimize
+from gentrain.training.minimize import Minimize
 import torch
 original = torch.optim.AdamW.step
 steps = 0
@@ -56,7 +56,7 @@ def prune(directory, keep_last, keep_from):
 gentrain.runs.checkpoint.prune = prune
 """,
     "in an evaluation": """
-from gentrain.learners.minimize import Minimize
+from gentrain.training.minimize import Minimize
 calls = 0
 original = Minimize.eval_step
 def eval_step(self, x, generator):
@@ -109,7 +109,7 @@ def test_sigkill(moment: str, gentrain: Command, tiny: list[str]) -> None:
 def test_ctrl_c_twice_stops_at_once(gentrain: Command, tiny: list[str]) -> None:
     code = """
 import os, signal
-from gentrain.learners.minimize import Minimize
+from gentrain.training.minimize import Minimize
 original = Minimize.train_step
 def train_step(self, next_batch, step):
     if step == 3:

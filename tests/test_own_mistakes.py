@@ -25,8 +25,10 @@ from gentrain.config.compose import CONFIG_DIR
 from gentrain.data.build import open_data
 
 MODULES = (
-    "archives", "decode", "entries", "folder", "hub", "huggingface", "listing", "lists", "packed", "rows",
-    "splitting", "tars", "walk",
+    "packed", "sources.folder", "sources.hub", "sources.huggingface",
+    *(f"reading.{name}" for name in (
+        "archives", "decode", "entries", "listing", "lists", "rows", "splitting", "tars", "walk",
+    )),
 )  # fmt: skip
 
 
@@ -49,8 +51,8 @@ Function = Callable[..., Any]
 def functions() -> dict[str, Function]:
     """Every function and method that these modules define, by a name that is unique here."""
     found = {}
-    for short in MODULES:
-        module = importlib.import_module(f"gentrain.data.{short}")
+    for path in MODULES:
+        module, short = importlib.import_module(f"gentrain.data.{path}"), path.rpartition(".")[2]
         for name, thing in vars(module).items():
             if getattr(thing, "__module__", "") != module.__name__:
                 continue

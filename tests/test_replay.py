@@ -83,7 +83,7 @@ def test_a_recorded_run_is_the_same_run(
         recordings.append(Recorded(run, recorded.parameters))
         return recordings[-1]
 
-    monkeypatch.setattr(replay, "record", stand_in)
+    monkeypatch.setattr(replay, "capture", stand_in)
     logged = trained(recorded, steps)
     plain = learner(replace(CPU, cuda_graph=False), variant, accumulate_steps)
     expected = trained(plain, steps)
@@ -98,7 +98,7 @@ def test_running_out_of_memory_while_recording_is_no_reason_to_go_on(monkeypatch
     def too_much(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(replay, "record", too_much)
+    monkeypatch.setattr(replay, "capture", too_much)
     with pytest.raises(torch.OutOfMemoryError):
         trained(learner(CPU), WARM_STEPS + 1)
 
@@ -109,7 +109,7 @@ def test_where_a_step_cannot_be_recorded_training_goes_on(
     def impossible(run: Callable[[], Metrics]) -> Callable[[], Metrics]:
         raise RuntimeError("operation not permitted when stream is capturing\nand a long explanation")
 
-    monkeypatch.setattr(replay, "record", impossible)
+    monkeypatch.setattr(replay, "capture", impossible)
     logged = trained(learner(CPU), WARM_STEPS + 3)
     expected = trained(learner(replace(CPU, cuda_graph=False)), WARM_STEPS + 3)
     assert logged == expected

@@ -120,7 +120,7 @@ PREEMPTED = """
 import os, signal, sys, time
 from pathlib import Path
 if any(argument.startswith("run_dir=") for argument in sys.orig_argv):
-    from gentrain.learners.minimize import Minimize
+    from gentrain.training.minimize import Minimize
     original = Minimize.train_step
     def train_step(self, next_batch, step):
         warned = Path(os.environ["WARNED"])

@@ -226,6 +226,7 @@ def test_the_entry_imports_next_to_nothing() -> None:
     assert {name for name in new if name.startswith("gentrain")} == {
         "gentrain",
         "gentrain.__main__",
+        "gentrain.runtime",
         "gentrain.runtime.startup",
     }
     assert not new & {"typing", "pathlib", "importlib.metadata", "hydra"}, new

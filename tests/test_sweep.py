@@ -498,7 +498,7 @@ ONE_DIES = """
 import os, signal, sys, time
 from pathlib import Path
 if any(argument.startswith("run_dir=") for argument in sys.orig_argv):
-    from gentrain.learners.minimize import Minimize
+    from gentrain.training.minimize import Minimize
     original, once = Minimize.train_step, Path(os.environ["ONCE"])
     def train_step(self, next_batch, step):
         if step == 3 and "seed=1" in sys.orig_argv and not (once / "1").exists():

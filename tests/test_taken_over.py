@@ -11,8 +11,8 @@ from conftest import Command
 from families import FAMILIES, assert_same, checkpoint, newest
 
 import gentrain as library
-from gentrain import tasks
 from gentrain.errors import RunFailed
+from gentrain.training import run
 from gentrain.training.adversarial import Adversarial
 from gentrain.training.minimize import Minimize
 
@@ -72,16 +72,16 @@ def test_a_new_run_begins_with_the_average_of_its_first_weights(
 ) -> None:
     """Also where these come from pictures, after the learner was built."""
     begun = {}
-    original = tasks.train._train
+    original = run._train
 
-    def remember(this: Any, state: Any, console: Any) -> None:
-        begun["parts"] = {name: part.state_dict() for name, part in this.learner.parts.items()}
+    def remember(trainer: Any, console: Any) -> None:
+        begun["parts"] = {name: part.state_dict() for name, part in trainer.learner.parts.items()}
         begun["parts"] = torch.utils._pytree.tree_map(
             lambda value: value.clone() if isinstance(value, torch.Tensor) else value, begun["parts"]
         )
-        original(this, state, console)
+        original(trainer, console)
 
-    monkeypatch.setattr(tasks.train, "_train", remember)
+    monkeypatch.setattr(run, "_train", remember)
     more = ["model.start=kmeans"] if family == "gmm" else []
     assert gentrain(*tiny, *FAMILIES[family], *more, "train.max_steps=1", "run_dir=run").status == 0
     pairs = averages(begun["parts"])

@@ -74,7 +74,7 @@ def test_a_run_in_tensorboard(gentrain: Command, tiny: list[str]) -> None:
     } <= scalars  # fmt: skip
     assert [event.step for event in read.Scalars("train/loss")] == list(range(1, 10))
     assert [event.step for event in read.Scalars("valid/bits_per_dim")] == [3, 6, 9]
-    assert [event.step for event in read.ImageSplit("samples")] == [3, 6, 9]
+    assert [event.step for event in read.Images("samples")] == [3, 6, 9]
     assert set(read.Tags()["images"]) == {"samples", "reconstructions"}
     settings = read.SummaryMetadata(metadata.SESSION_START_INFO_TAG)
     shown = metadata.parse_session_start_info_plugin_data(settings.plugin_data.content).hparams

@@ -418,7 +418,7 @@ def test_half_a_line_of_another_process_is_joined_to_nothing(tmp_path: Path) -> 
 
 KILLED = """
 import os, signal, sys
-from gentrain.learners.minimize import Minimize
+from gentrain.training.minimize import Minimize
 original, calls = Minimize.train_step, 0
 def train_step(self, next_batch, step):
     global calls

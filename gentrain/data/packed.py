@@ -28,11 +28,12 @@ from gentrain.data.fingerprints import (
     fingerprint_of_pictures,
     label_hashes,
 )
+from gentrain.data.reading.downloads import cache_dir
 from gentrain.data.reading.entries import SPLITS, UNREADABLE, Bad
 from gentrain.data.reading.rows import hash64, save_array
 from gentrain.errors import RunFailed, UserError
 from gentrain.runtime.console import console_of_rank, say
-from gentrain.runtime.files import NO_SPACE, cache_dir, sync_directory
+from gentrain.runtime.files import NO_SPACE, sync_directory
 
 LAYOUT = 3  # of the cache's files; part of every key
 LEFTOVER_SECONDS = 86_400

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock
-import platformdirs
-
 from gentrain.errors import RunFailed, UserError
 from gentrain.runtime.stored_files import check_lock
 
@@ -117,6 +114,8 @@ def alone_in(directory: Path) -> Iterator[Path]:
     """
     with still_there(directory.parent):
         directory.mkdir(exist_ok=True)
+    import filelock  # no help needs it, and cli.py imports this file
+
     check_lock(directory / ".lock")
     with still_there(directory), filelock.FileLock(directory / ".lock"):
         remove_half_written(directory)
@@ -132,8 +131,3 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def cache_dir() -> Path:
-    """$GENTRAIN_CACHE, or the user's cache directory."""
-    return Path(os.environ.get("GENTRAIN_CACHE") or platformdirs.user_cache_dir("gentrain"))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import os
 import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
+
 from gentrain.errors import UserError
-from gentrain.runtime.files import cache_dir, expanded, sync_directory
+from gentrain.runtime.files import expanded, sync_directory
 
 # What torchvision's downloads are known to raise: no network, a broken transfer, a damaged file, a full disk.
 FAILURES: tuple[type[Exception], ...] = (
@@ -75,3 +78,8 @@ def _rename(made: Path, final: Path) -> None:
     except OSError:
         if not final.is_dir() or not any(final.iterdir()):
             raise
+
+
+def cache_dir() -> Path:
+    """$GENTRAIN_CACHE, or the user's cache directory."""
+    return Path(os.environ.get("GENTRAIN_CACHE") or platformdirs.user_cache_dir("gentrain"))
