@@ -20,7 +20,7 @@ from gentrain.config.registry import MODELS, target
 from gentrain.errors import UserError
 
 families = pytest.mark.parametrize("family", FAMILIES)
-# The players of a GAN each move the other's loss: what it learns is tested in test_gan.py.
+# Generator and discriminator each move the loss of the other: what it learns is tested in test_gan.py.
 MINIMIZING = [family for family in FAMILIES if MODELS[family].learner.endswith(":Minimize")]
 
 

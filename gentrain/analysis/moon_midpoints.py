@@ -31,9 +31,9 @@ from gentrain.viz.grids import labelled_grid, png
 QUARTERS = ((0, 90), (90, 180), (180, 270), (270, 360))
 COUNT = 32  # places, those of the first test moons: in each, all quarters
 TRIED = np.arange(0, 360, 3)
-SHOWN = 9  # pictures on a path in the sheet
+SHOWN = 9  # pictures on a path in the grid
 
-CodePath = Callable[[Tensor, Tensor, Tensor], Tensor]  # as in latent.py
+CodePath = Callable[[Tensor, Tensor, Tensor], Tensor]  # as in latents.py
 Draw = Callable[[np.ndarray, Places], Tensor]
 
 

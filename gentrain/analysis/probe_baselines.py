@@ -1,4 +1,4 @@
-"""The four arms of task=probe: what each makes of the same few labels.
+"""The four baselines of task=probe: what each makes of the same few labels.
 
 Legend: N pictures, K classes, M labels of a class, F features, B batch, C channels, H height, W width.
 """

@@ -31,7 +31,7 @@ class Batches:
         self._fetcher = None if images.resident else _Ahead(self)
         count = len(images)
 
-        # Two epochs a stream: a batch may straddle them. A few streams: each player has its own.
+        # Two epochs a stream: a batch may straddle them. A few streams: a GAN's two networks have one each.
         @lru_cache(maxsize=8)
         def permutation(stream: int, epoch: int) -> Tensor:
             return torch.randperm(count, generator=generator(seed, "batches", stream, epoch))

@@ -81,7 +81,7 @@ class Source(Protocol):
     def pack(self, scratch: Path, progress: Progress) -> Packed:
         """Make or decode all pictures, at 256 levels.
 
-        `scratch` is an empty folder in the cache, for what is larger than memory (see data/rows.py).
+        `scratch` is an empty folder in the cache, for what is larger than memory (see data/reading/rows.py).
         """
 
 

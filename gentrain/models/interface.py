@@ -51,7 +51,7 @@ class LossOfBatchMeans(Protocol):
 
 
 class AdversarialModel(Protocol):
-    """An nn.Module of two players that learn against each other; constructed as a Generative is."""
+    """A generator and a discriminator that learn against each other; constructed as a Generative is."""
 
     likelihood_kind: None
     generator: nn.Module  # latents (n, Z) -> pictures (n, C, H, W), floats about in [-1, 1]

@@ -77,7 +77,7 @@ class Display:
         if "G loss" in shown:
             shown.pop(
                 "loss", None
-            )  # the sum of both players' losses, of which only that it is finite matters
+            )  # the sum of the losses of generator and discriminator, of which only that it is finite matters
         digits = 4 if len(shown) <= 4 else 3  # all on one line
         text = "  ".join(f"{name} {value:.{digits}g}" for name, value in shown.items())
         if self._bar and text:

@@ -1,4 +1,4 @@
-"""task=probe: what a learned encoder is worth with few labels. The arms are in probe_arms.py.
+"""task=probe: what a learned encoder is worth with few labels. Baselines: analysis/probe_baselines.py.
 
 Legend: N pictures, K classes.
 """

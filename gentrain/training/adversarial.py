@@ -1,4 +1,4 @@
-"""Two players, each with a loss and an optimizer of its own: the GAN's steps.
+"""The steps of a GAN: generator and discriminator, each with a loss and an optimizer of its own.
 
 Legend: B batch, C channels, H height, W width. Logits are float32 (B,).
 """
@@ -33,7 +33,7 @@ WATCHED = 64  # pictures whose diversity is watched
 
 
 class Adversarial:
-    """Trains a Game (see gentrain/models). The average is of the generator alone.
+    """Trains an AdversarialModel (models/interface.py). The average is of the generator alone.
 
     One step: `discriminator_steps` updates of the discriminator, each on a batch of its own, then one of
     the generator. `optimizer` is the generator's; the discriminator's is a second one of the same kind.
@@ -228,13 +228,13 @@ class Adversarial:
         return self.compute.autocasting() if self.objective.loss.penalty == "none" else nullcontext()
 
     def _clipped(self, player: nn.Module) -> Tensor:
-        """The norm of a player's gradient, which is then clipped if train.grad_clip says so."""
+        """The norm of the gradient of one network, which is then clipped if train.grad_clip says so."""
         if self.train_settings.grad_clip is not None:
             return clip_grad_norm_(player.parameters(), self.train_settings.grad_clip)
         return get_total_norm([p.grad for p in player.parameters() if p.grad is not None])
 
     def _set_discriminator_betas(self) -> dict[str, float]:
-        """Both players' second betas at the start of training, where their optimizer has any."""
+        """The second betas of both optimizers at the start of training, where they have any."""
         betas = self.objective.discriminator_betas
         for group in self.optimizers["discriminator"].param_groups:
             if betas is not None:

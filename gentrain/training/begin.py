@@ -71,7 +71,7 @@ def init_weights(command: Plan, learner: Learner, images: ImageSplit, stored: Ch
     distributed.broadcast_weights(network)
     if stored is None:
         learner.weights_replaced()
-    # What was taken over is saved before the first step, and may have been settled on other pictures.
+    # What was taken over is saved before the first step, and may have been refitted on other pictures.
     if command.start_from is not None or command.weights_from is not None:
         for each in learner.networks():
             refit_buffers(each, images, seed)

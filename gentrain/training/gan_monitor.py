@@ -1,4 +1,4 @@
-"""Has the game gone wrong? Collapse, divergence and a discriminator that wins, found while they happen.
+"""Does the training of a GAN still go well? Finds collapse, divergence and a discriminator that wins.
 
     diversity = mean |f(g_i) - f(g_j)| / mean |f(x_i) - f(x_j)|      over pairs i < j
 
@@ -55,7 +55,7 @@ def mean_distance(features_BF: Tensor) -> Tensor:
 
 
 class GanMonitor:
-    """Counts, check by check, for how long the game has been going wrong. Its state is part of a checkpoint.
+    """Counts, check by check, for how long training has been going wrong. Its state is part of a checkpoint.
 
     raised      what is wrong and what to try, in one line, if the step just taken found it for the
                 `checks`-th time in a row (or 2 * checks, 3 * checks ...), else None

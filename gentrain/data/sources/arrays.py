@@ -42,7 +42,7 @@ class Native:
     images_NCHW: np.ndarray  # uint8, square
     classes_N: np.ndarray  # indices into `choices`
     choices: tuple[str, ...]
-    given_N: np.ndarray | None  # TRAIN or TEST of data/splitting.py; None: the source has no test split
+    given_N: np.ndarray | None  # TRAIN or TEST of reading/splitting.py; None: the source has no test split
 
     @classmethod
     def of_two(

@@ -1,7 +1,7 @@
 """data=folder: any pictures: a folder, a zip or tar as it is, or a list of files. Decoded once.
 
-What is found is decided in data/listing.py, how it becomes pixels in data/decode.py, and which picture is
-in which split in data/splitting.py.
+What is found is decided in data/reading/listing.py, how it becomes pixels in data/reading/decode.py, and
+which picture is in which split in data/reading/splitting.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The size and the place of a moon vary freely everywhere; its phase is one of PHASES. So it can be measured
 whether "halfway between a half moon and a full moon" is a three-quarter moon to a model that has never seen
-one: see tasks/midpoints.py.
+one: see analysis/moon_midpoints.py.
 
 Legend: N pictures, S size in pixels, K subrows of a row. Lengths are in pixels; phases in degrees: 0 new,
 90 half (its right half is lit), 180 full, 270 half (its left half).

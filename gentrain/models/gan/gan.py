@@ -1,11 +1,11 @@
-"""Generative adversarial networks (Goodfellow et al., arXiv 1406.2661): the two players and their rules.
+"""Generative adversarial networks (Goodfellow et al., arXiv 1406.2661): both networks and the objective.
 
 A generator makes pictures of noise, a discriminator tells them from real ones, and each is trained against
 the other: objective.py has what they minimise, gentrain/training/adversarial.py the steps. There is no
 likelihood.
 
 Legend: B batch, n images, C channels, H height, W width, Z latent dimensions. Images in and out are uint8
-levels, but the players' pictures are floats about in [-1, 1].
+levels, but the pictures of both networks are floats about in [-1, 1].
 """
 
 import math
@@ -29,7 +29,7 @@ Share = Annotated[float, Above(0), Between(0, 1)]
 
 
 class GAN(nn.Module):
-    """Both players; configs/model/gan.yaml says what each setting is."""
+    """Generator and discriminator; configs/model/gan.yaml says what each setting is."""
 
     likelihood_kind = None
 

@@ -1,4 +1,4 @@
-"""What the two players of a GAN minimise, as functions of the discriminator's logits, and the penalties.
+"""The losses of a GAN as functions of the logits of its discriminator (D), and the penalties on D.
 
 Legend: B batch. `real_B` and `fake_B` are logits D(x) and D(G(z)); each function gives the mean over the
 batch, a scalar, to be MINIMISED. log sigmoid(y) is written as -softplus(-y): no log of a rounded zero.
@@ -78,7 +78,7 @@ def relativistic_generator(fake_B: Tensor, real_B: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """A game: what each player minimises, with which penalty, and what D's logits mean."""
+    """What generator and discriminator each minimise, with which penalty, and what the logits of D mean."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor | None], Tensor]
