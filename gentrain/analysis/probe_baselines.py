@@ -70,7 +70,7 @@ class Score:
     l2: float
 
 
-Scores = dict[str, dict[int, list[Score]]]  # by arm and by labels per class, one a draw
+Scores = dict[str, dict[int, list[Score]]]  # by baseline and by labels per class, one a draw
 
 
 def probe(
@@ -82,7 +82,7 @@ def probe(
     seed: int,
     progress: Callable[[int, int], None],
 ) -> Scores:
-    """Scores by arm and by labels per class, one a draw of labels."""
+    """Scores by baseline and by labels per class, one a draw of labels."""
     levels = trained.shape.levels
     frozen = Cached(cast(Featured, trained.model).features, problem)
     pixels = Cached(lambda x: to_unit(x, levels).flatten(1), problem)

@@ -265,7 +265,7 @@ class Adversarial:
         player.train()
         return pictures
 
-    # -- what the loop asks for
+    # -- what the trainer asks for
 
     def weights_replaced(self) -> None:
         if self.average is not None:

@@ -23,9 +23,9 @@ class Monitor(Protocol):
 
 
 class Learner(Protocol):
-    """What the loop knows of training. `step` counts finished steps.
+    """What the trainer knows of training. `step` counts finished steps.
 
-    All randomness in `train_step` comes by `seeding.drawn` from what the loop seeds before each step, and
+    All randomness in `train_step` comes by `seeding.drawn` from what the trainer seeds before each step, and
     elsewhere from the generator given. Gradients and figures are made those of all processes together by
     `distributed.all_reduce_mean`.
     """
@@ -33,7 +33,7 @@ class Learner(Protocol):
     parts: dict[str, Stateful]  # everything that a checkpoint must hold, by name
     model: nn.Module  # the network to look at: with averaged weights where they are kept
     monitor: Monitor | None  # None: only figures that are not finite are an alarm
-    lr_scale: float  # a factor on every learning rate, 1 unless the loop has gone back after an alarm
+    lr_scale: float  # a factor on every learning rate, 1 unless the run was rolled back after an alarm
 
     def train_step(self, next_batch: NextBatch, step: int) -> Metrics:
         """One update. `next_batch()` gives uint8 (B, C, H, W), as often as needed. Names without a prefix.
@@ -65,5 +65,5 @@ class Learner(Protocol):
     def headline(self) -> str | None:
         """The evaluated figure, as in the tags, on which the best checkpoint is chosen; less is better.
 
-        "frechet_distance" is the loop's to measure. None: there is none, and so no best checkpoint.
+        "frechet_distance" is measured by the trainer. None: there is none, and so no best checkpoint.
         """

@@ -2,7 +2,7 @@
 
 A recurrent network is thousands of small kernels a step, and launching them one by one is what takes the
 time. A recording is the same kernels on the same memory, so it computes the same numbers, random ones
-included: torch hands each replay the seed that the loop has set for its step.
+included: torch hands each replay the seed that the trainer has set for its step.
 """
 
 from __future__ import annotations
