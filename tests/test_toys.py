@@ -50,6 +50,18 @@ def test_a_family_of_one_file_resumes_bit_for_bit(
     contract.test_resume_after_sigterm_is_exact("toy", at_step, toys, tiny, monkeypatch)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "toy"])
+def test_a_family_of_one_file_takes_every_optimizer(optimizer: str, toys: Command, tiny: list[str]) -> None:
+    contract.test_every_optimizer_and_schedule("toy", optimizer, toys, tiny)
+
+
+@pytest.mark.parametrize("method", ["eval_step", "sample"])
+def test_a_family_of_one_file_is_stopped_between_the_steps(
+    method: str, toys: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract.test_resume_after_sigterm_between_the_steps_is_exact("toy", method, toys, tiny, monkeypatch)
+
+
 def test_a_data_source_and_an_optimizer_of_one_file_each(toys: Command, tiny: list[str]) -> None:
     own = [setting for setting in tiny if not setting.startswith("data")]
     command = [*own, "model=toy", "data=toy", "optimizer=toy"]
