@@ -47,12 +47,8 @@ class Adversarial:
         train: Train,
         compute: Compute,
     ) -> None:
-        self.shape, self.compute, self.train_settings, self.optimizer_settings = (
-            shape,
-            compute,
-            train,
-            optimizer,
-        )
+        self.shape, self.compute = shape, compute
+        self.train_settings, self.optimizer_settings = train, optimizer
         self.network = network.to(compute.device).to(memory_format=compute.memory_format)
         self.gan = cast(AdversarialModel, self.network)
         self.objective: Objective = self.gan.objective

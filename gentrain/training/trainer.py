@@ -7,7 +7,6 @@ stopped it, and is made up for on resume; so an interrupted run logs the same fi
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ from gentrain.runtime.console import Display
 from gentrain.runtime.ranks import is_main
 from gentrain.runtime.seeding import generator, image_streams, seed_step
 from gentrain.runtime.signals import StopRequest
+from gentrain.training.clock import Clock
 from gentrain.training.data_dependent import refit_buffers
 from gentrain.training.learner import Learner, Metrics
 from gentrain.training.rollback import Alarm, asks_for_rollback, load_last_good
@@ -67,7 +67,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to max_steps, or to the end of the step in which a stop is requested or judged."""
-        settings, state, clock = self.settings, self.state, _Clock()
+        settings, state, clock = self.settings, self.state, Clock()
         self.learner.lr_scale = state.lr_scale
         if state.pending:
             state.pending = self._periodic_actions(state.pending)
@@ -232,7 +232,7 @@ class Trainer:
         )
         checkpoint.prune(self.run.checkpoints, self.settings.keep_last, keep_from)
 
-    def _log(self, step: int, metrics: Metrics, clock: _Clock) -> None:
+    def _log(self, step: int, metrics: Metrics, clock: Clock) -> None:
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         values["perf/images_per_second"] = clock.images_per_second()
         self.tracker.scalars(step, values)
@@ -298,22 +298,3 @@ def _due(settings: Train, step: int) -> tuple[bool, list[str], bool]:
         [name for name, every in actions.items() if due(every)],
         due(settings.save_every_steps),
     )
-
-
-class _Clock:
-    """Images per second of training alone, since it was last asked."""
-
-    def __init__(self) -> None:
-        self._seconds, self._images, self._begun = 0.0, 0, 0.0
-
-    def start(self) -> None:
-        self._begun = time.perf_counter()
-
-    def stop(self, images: int) -> None:
-        self._seconds += time.perf_counter() - self._begun
-        self._images += images
-
-    def images_per_second(self) -> float:
-        rate = self._images / self._seconds if self._seconds else 0.0
-        self._seconds, self._images = 0.0, 0
-        return rate

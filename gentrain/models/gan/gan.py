@@ -63,43 +63,21 @@ class GAN(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.latent_dim = shape, latent_dim
-        monitor = MonitorSettings(
-            alarm_every_steps, alarm_after_steps, alarm_checks, alarm_diversity, alarm_d_right
-        )
         self.objective = Objective(
-            LOSSES[loss],
-            discriminator_steps,
-            gamma,
-            gamma_final,
-            anneal_images,
-            lr_final,
-            beta2_final,
-            discriminator_lr,
-            discriminator_betas,
-            augment,
-            augment_probability,
-            monitor,
-        )
+            LOSSES[loss], discriminator_steps, gamma, gamma_final, anneal_images, lr_final, beta2_final,
+            discriminator_lr, discriminator_betas, augment, augment_probability,
+            MonitorSettings(
+                alarm_every_steps, alarm_after_steps, alarm_checks, alarm_diversity, alarm_d_right
+            ),
+        )  # fmt: skip
         self.generator: R3Generator | DCGANGenerator
         self.discriminator: R3Discriminator | DCGANDiscriminator
         if network == "r3":
             block = Block(blocks, expansion, group_width)
-            size, doublings = smallest_size(shape, patch)
-            of_stages = stage_widths(doublings + 1, widths)
-            _check_groups(of_stages, block)
-            self.generator = R3Generator(latent_dim, shape.channels, of_stages, size, block, patch)
-            self.discriminator = R3Discriminator(shape.channels, of_stages, size, block, patch)
+            self.generator, self.discriminator = _r3_networks(shape, latent_dim, widths, block, patch)
         else:
-            if not (min(shape.chw[1:]) >= 28 and max(shape.chw[1:]) <= 128):
-                raise UserError(
-                    f"model.network=dcgan takes pictures of 28 to 128 pixels a side, but these are "
-                    f"{shape.height}x{shape.width}; set data.size, or model.network=r3"
-                )
-            size, doublings = smallest_size(shape, 1)
-            of_stages = stage_widths(doublings, widths)
             batch_norm = self.objective.loss.penalty == "none"
-            self.generator = DCGANGenerator(latent_dim, shape.channels, of_stages, size)
-            self.discriminator = DCGANDiscriminator(shape.channels, of_stages, size, batch_norm)
+            self.generator, self.discriminator = _dcgan_networks(shape, latent_dim, widths, batch_norm)
 
     # -- noise
 
@@ -153,6 +131,32 @@ class GAN(nn.Module):
         t_C = torch.linspace(0, math.pi / 2, columns, device=first_RZ.device)
         z_RCZ = t_C.cos()[:, None] * first_RZ[:, None] + t_C.sin()[:, None] * last_RZ[:, None]
         return self.decode(z_RCZ.flatten(0, 1))
+
+
+def _r3_networks(
+    shape: ImageShape, latent_dim: int, widths: list[int], block: Block, patch: int
+) -> tuple[R3Generator, R3Discriminator]:
+    """Generator and discriminator of R3GAN. UserError for a size or widths that they cannot have."""
+    size, doublings = smallest_size(shape, patch)
+    of_stages = stage_widths(doublings + 1, widths)
+    _check_groups(of_stages, block)
+    generator = R3Generator(latent_dim, shape.channels, of_stages, size, block, patch)
+    return generator, R3Discriminator(shape.channels, of_stages, size, block, patch)
+
+
+def _dcgan_networks(
+    shape: ImageShape, latent_dim: int, widths: list[int], batch_norm: bool
+) -> tuple[DCGANGenerator, DCGANDiscriminator]:
+    """Generator and discriminator of DCGAN. UserError for a size that they cannot have."""
+    if not (min(shape.chw[1:]) >= 28 and max(shape.chw[1:]) <= 128):
+        raise UserError(
+            f"model.network=dcgan takes pictures of 28 to 128 pixels a side, but these are "
+            f"{shape.height}x{shape.width}; set data.size, or model.network=r3"
+        )
+    size, doublings = smallest_size(shape, 1)
+    of_stages = stage_widths(doublings, widths)
+    generator = DCGANGenerator(latent_dim, shape.channels, of_stages, size)
+    return generator, DCGANDiscriminator(shape.channels, of_stages, size, batch_norm)
 
 
 def smallest_size(shape: ImageShape, patch: int) -> tuple[tuple[int, int], int]:
