@@ -142,7 +142,8 @@ def test_a_run_that_has_begun_says_how_to_go_on(
     def flush(tracker: Tracker) -> None:
         if (tracker.directory / "config.yaml").exists():  # not before it is a run
             if vanishes:
-                shutil.rmtree(tracker.directory)
+                while tracker.directory.exists():  # TensorBoard's thread may write meanwhile
+                    shutil.rmtree(tracker.directory, ignore_errors=True)
                 (tracker.directory / "file").write_text("")
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(tracker.path))
 
