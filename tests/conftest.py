@@ -33,6 +33,16 @@ class Outcome:
 Command = Callable[..., Outcome]
 
 
+def run_command(*arguments: str) -> None:
+    """The command in this process, for what several tests share. It must end well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gentrain", *arguments])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert not ended.value.code
+
+
 @pytest.fixture
 def gentrain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run the command in this process, in an empty folder: `gentrain("train.max_steps=3")`."""

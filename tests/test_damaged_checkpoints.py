@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, run_command
 from families import FAMILIES
 
 import gentrain as library
-from gentrain import cli
 from gentrain.errors import UserError
 from gentrain.runs import checkpoint
 from gentrain.runs.checkpoint import Checkpoint, Damaged
@@ -38,12 +37,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "train.batch_size=8", "train.save_every_steps=2", "train.eval_every_steps=2", "train.sample_count=1",
         f"run_dir={folder / 'run'}",
     ]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["gentrain", *words])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
+    run_command(*words)
     yield folder / "run"
 
 

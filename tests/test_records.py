@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, run_command
 from families import FAMILIES, assert_same_run
 
 import gentrain as library
@@ -65,12 +65,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "data=folder", f"data.root={pictures}", "data.size=8", *FAMILIES["vae"], "train.max_steps=2",
         "train.batch_size=8", "train.log_every_steps=1", "train.sample_count=1", f"run_dir={folder / 'run'}",
     ]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["gentrain", *words])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
+    run_command(*words)
     yield folder / "run"
 
 

@@ -61,6 +61,7 @@ def process_group(device: str) -> Iterator[None]:
         _end_after_main(store)
         raise
     barrier()  # else a process that is done would be a lost one to others
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of torchrun, as soon as one has ended with another status
     ranks.ask_whether_to_speak(None)
     dist.destroy_process_group()
     _forget_store()

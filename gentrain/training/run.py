@@ -95,6 +95,8 @@ def run(config: dict[str, Any], overrides: list[str], should_prune: ShouldPrune 
                 )
                 trainer.should_prune = should_prune
                 _train(trainer, console)
+    if stop.requested:  # only now: all processes have stopped at one step, and part as after any other end
+        raise Interrupted(stop.exit_status)
 
 
 def _how_to_go_on(directory: RunDir, should_prune: ShouldPrune | None) -> str:
@@ -219,5 +221,3 @@ def _train(trainer: Trainer, console: Console) -> None:
                 trainer.run.write_result(status, state.step, trainer.tracker.latest)
         say_end(trainer.run, status, state, console)
     collectives.barrier()  # else who ends first has others killed while they write
-    if trainer.stop.requested:
-        raise Interrupted(trainer.stop.exit_status)

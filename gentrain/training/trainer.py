@@ -86,7 +86,7 @@ class Trainer:
             if logs or checks or saves or alarm is not None or self.stop.requested:
                 self.run.check()
             if alarm is not None and logs:
-                self._log(state.step, metrics, clock)  # before it stops; going back cuts it off again
+                self._log(state.step, metrics, clock)  # before it stops; a rollback cuts it off again
                 logs = False
             if alarm is not None and self._respond(alarm):
                 # What the checkpoint has not done yet, and that it went back.
@@ -244,7 +244,7 @@ class Trainer:
         `look`: whether to ask for the step's figures, which a GPU has to be waited for.
         """
         monitor = self.learner.monitor
-        # Figures were finite whenever a checkpoint was written; a watch may know of more that was not well.
+        # Figures were finite whenever a checkpoint was written; a monitor may know of more that was not.
         last_good_step = step - 1 if monitor is None or monitor.healthy else monitor.last_good_step
         if look:
             loss, grad_norm, lr = (float(metrics[name]) for name in ("loss", "grad_norm", "lr"))
